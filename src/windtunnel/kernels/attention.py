@@ -1,0 +1,57 @@
+"""Scaled dot-product attention with grouped key/value heads (Vaswani et al. 2017, arXiv 1706.03762, eq. 1).
+
+    attention(q, k, v) = softmax(scale q k^T + mask) v
+
+Query head i reads key/value head i // (h / g). A causal query sees the keys up to its own position counted from the
+end: the last query sees all s keys. A query with no key to see gives zeros.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def visible(queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
+    """True where a query may attend: the mask and, if causal, the triangle aligned at the bottom right; t s."""
+    if not causal or (queries == 1 and keys >= 1):
+        return mask
+    triangle = torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)
+    return triangle if mask is None else mask & triangle
+
+
+def masked_softmax(scores: Tensor, seen: Tensor | None) -> Tensor:
+    """Softmax over the keys that are seen; zeros where none is."""
+    if seen is None:
+        return scores.softmax(-1)
+    scores = scores.masked_fill(~seen, float("-inf"))
+    return scores.softmax(-1).masked_fill(~seen, 0.0)
+
+
+def attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """The equation, in plain torch, with the full table of scores."""
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    scores = scale * torch.einsum("bhtd,bhsd->bhts", q, k)
+    weights = masked_softmax(scores, visible(q.shape[2], k.shape[2], mask, causal, q.device))
+    return torch.einsum("bhts,bhsv->bhtv", weights, v)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Attention of q [b h t k] over k [b g s k] and v [b g s v]; mask True = attend, broadcast to b h t s; b h t v.
+
+    SDPA leaves its fast route when the sizes of query and value heads differ, so the smaller is padded with zeros.
+    """
+    t, s, query_size, value_size = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
+    if query_size < value_size:
+        q, k = F.pad(q, (0, value_size - query_size)), F.pad(k, (0, value_size - query_size))
+    elif value_size < query_size:
+        v = F.pad(v, (0, query_size - value_size))
+    square = causal and t == s and mask is None
+    seen = None if square else visible(t, s, mask, causal, q.device)
+    grouped = q.shape[1] != k.shape[1]
+    y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=square, scale=scale, enable_gqa=grouped)
+    return y[..., :value_size]

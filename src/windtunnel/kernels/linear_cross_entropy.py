@@ -1,0 +1,201 @@
+"""The unembedding and the cross-entropy in one, by chunks of rows, so that the full logits are never stored.
+
+    z = cap(hidden weight^T + bias)        cross-entropy = mean over counted rows of (logsumexp z - z_target)
+    z_term = z_loss * mean over counted rows of (logsumexp z)^2         (PaLM, arXiv 2204.02311, section 5)
+
+The gradients are formed in the forward pass, while a chunk's logits are still at hand. Sums are kept in float32
+(float64 for float64 input); under autocast the products are taken in its dtype.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from windtunnel.kernels.routing import working_dtype
+
+_CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's cache
+_CHUNK_BYTES_ACCELERATOR = 256 << 20
+
+
+class _Head(NamedTuple):
+    """What turns hidden states into logits."""
+
+    weight: Tensor  # v d
+    bias: Tensor | None  # v
+    soft_cap: float | None
+
+
+def _logits(hidden: Tensor, head: _Head) -> Tensor:
+    """float32 (or wider) logits of some rows, soft-capped: cap tanh(z / cap); n v."""
+    z = (hidden @ head.weight.T).to(working_dtype(hidden))
+    if head.bias is not None:
+        z += head.bias
+    return z if head.soft_cap is None else z.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
+
+
+def linear_cross_entropy_reference(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    soft_cap: float | None = None,
+    z_loss: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The equations, in plain torch, with the full logits."""
+    z = F.linear(hidden, weight, bias).to(working_dtype(hidden))
+    if soft_cap is not None:
+        z = soft_cap * torch.tanh(z / soft_cap)
+    counted = targets >= 0
+    count = counted.sum().clamp(min=1)
+    cross_entropy = F.cross_entropy(z, targets, ignore_index=-1, reduction="sum") / count
+    return cross_entropy, z_loss * (z.logsumexp(-1).square() * counted).sum() / count
+
+
+class _Gradients(NamedTuple):
+    """Sums over the chunks, in the working dtype."""
+
+    hidden: Tensor  # n d
+    weight: Tensor  # v d
+    bias: Tensor | None  # v
+
+
+def _rows(n: int, vocabulary: int, device: torch.device) -> int:
+    budget = _CHUNK_BYTES if device.type in ("cpu", "meta") else _CHUNK_BYTES_ACCELERATOR
+    return max(1, min(n, budget // (4 * vocabulary)))
+
+
+def _chunk_losses(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, the cross-entropy and the log-sum-exp of each row; a row without a target counts nothing."""
+    log_probabilities = z.log_softmax(-1)  # n v
+    chosen = targets.clamp(min=0).unsqueeze(-1)
+    losses = -log_probabilities.gather(-1, chosen).squeeze(-1)
+    log_sum = z.gather(-1, chosen).squeeze(-1) + losses
+    uncounted = targets < 0
+    return log_probabilities, losses.masked_fill_(uncounted, 0.0), log_sum.masked_fill_(uncounted, 0.0)
+
+
+def _chunk_gradient(
+    z: Tensor, log_probabilities: Tensor, targets: Tensor, log_sum: Tensor, soft_cap: float | None, shares: Tensor
+) -> Tensor:
+    """The gradient of the summed terms by the logits; shares holds the weight of each term, z_loss included; n v."""
+    counted = (targets >= 0).to(z.dtype)
+    gradient = log_probabilities.exp_().mul_((counted * (shares[0] + 2 * shares[1] * log_sum)).unsqueeze(-1))
+    gradient.scatter_add_(-1, targets.clamp(min=0).unsqueeze(-1), (-shares[0] * counted).unsqueeze(-1))
+    if soft_cap is not None:
+        gradient.mul_(z.div_(soft_cap).square_().neg_().add_(1.0))
+    return gradient
+
+
+def _walk(
+    hidden: Tensor, head: _Head, targets: Tensor, shares: Tensor | None
+) -> tuple[Tensor, Tensor, _Gradients | None]:
+    """Cross-entropy and log-sum-exp of every row; with shares (see _chunk_gradient) the gradients too."""
+    wide, n = working_dtype(hidden), hidden.shape[0]
+    losses, log_sums = (torch.empty(n, dtype=wide, device=hidden.device) for _ in range(2))
+    gradients = None
+    if shares is not None:
+        zeros = [torch.zeros_like(x, dtype=wide) if x is not None else None for x in (head.weight, head.bias)]
+        gradients = _Gradients(torch.empty_like(hidden, dtype=wide), zeros[0], zeros[1])  # type: ignore[arg-type]
+    step = _rows(n, head.weight.shape[0], hidden.device)
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        z = _logits(hidden[rows], head)
+        log_probabilities, losses[rows], log_sums[rows] = _chunk_losses(z, targets[rows])
+        if gradients is not None and shares is not None:
+            dz = _chunk_gradient(z, log_probabilities, targets[rows], log_sums[rows], head.soft_cap, shares)
+            _accumulate(gradients, dz, hidden, rows, head.weight)
+    return losses, log_sums, gradients
+
+
+def _accumulate(gradients: _Gradients, dz: Tensor, hidden: Tensor, rows: slice, weight: Tensor) -> None:
+    if gradients.bias is not None:
+        gradients.bias.add_(dz.sum(0))
+    if hidden.dtype == dz.dtype:
+        torch.mm(dz, weight, out=gradients.hidden[rows])
+        gradients.weight.addmm_(dz.T, hidden[rows])
+        return
+    narrow = dz.to(hidden.dtype)
+    gradients.hidden[rows] = narrow @ weight
+    gradients.weight.add_(narrow.T @ hidden[rows])
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Forms the gradient of the plain sum of both terms; other weights of the two are formed again when asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        soft_cap: float | None,
+        z_loss: float,
+    ) -> tuple[Tensor, Tensor]:
+        counts = (targets >= 0).sum().clamp(min=1).to(working_dtype(hidden))
+        shares = torch.stack((1 / counts, z_loss / counts))
+        head = _Head(weight, bias, soft_cap)
+        losses, log_sums, gradients = _walk(hidden, head, targets, shares)
+        assert gradients is not None
+        ctx.z_loss, ctx.soft_cap = z_loss, soft_cap
+        ctx.save_for_backward(hidden, weight, bias, targets, shares, *gradients)
+        return losses.sum() * shares[0], log_sums.square().sum() * shares[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor, dz_term: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, shares, *formed = ctx.saved_tensors
+        if ctx.z_loss and not torch.equal(dloss, dz_term):
+            head = _Head(weight, bias, ctx.soft_cap)
+            _, _, again = _walk(hidden, head, targets, shares * torch.stack((dloss, dz_term)))
+            assert again is not None
+            formed, dloss = list(again), torch.ones_like(dloss)
+        inputs = (hidden, weight, bias)
+        scaled = [None if x is None else (g * dloss).to(x.dtype) for x, g in zip(inputs, formed, strict=True)]
+        return *scaled, None, None, None
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """x in the dtype in which autocast would multiply it."""
+    device = x.device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if autocast else x
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    soft_cap: float | None = None,
+    z_loss: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy in nats over the rows whose target is not -1, and the z-loss term.
+
+    hidden [n d], weight [v d], targets [n], bias [v]. No counted row gives zeros.
+    """
+    hidden, weight = _autocast(hidden), _autocast(weight)
+    with _no_autocast(hidden.device):
+        if torch.is_grad_enabled():
+            return _LinearCrossEntropy.apply(hidden, weight, bias, targets, soft_cap, z_loss)  # type: ignore[no-any-return, no-untyped-call]
+        losses, log_sums, _ = _walk(hidden, _Head(weight, bias, soft_cap), targets, None)
+        count = (targets >= 0).sum().clamp(min=1)
+        return losses.sum() / count, z_loss * log_sums.square().sum() / count
+
+
+@torch.no_grad()
+def linear_token_losses(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, soft_cap: float | None = None
+) -> Tensor:
+    """Cross-entropy of every row in nats, 0 where the target is -1; no gradient; n."""
+    hidden, weight = _autocast(hidden), _autocast(weight)
+    with _no_autocast(hidden.device):
+        return _walk(hidden, _Head(weight, bias, soft_cap), targets, None)[0]

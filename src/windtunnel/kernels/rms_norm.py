@@ -1,0 +1,103 @@
+"""RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4) and the projection on the unit sphere (nGPT).
+
+    rms_norm(x)_i = gain_i x_i / sqrt(mean_j x_j^2 + eps)          unit_norm(x) = x / max(||x||_2, eps)
+
+Over the last axis, in float32 (float64 for float64 input); the result has the dtype of x.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from windtunnel.kernels.routing import by_hand, working_dtype
+
+
+def rms_norm_reference(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """The equation, in plain torch."""
+    wide = x.to(working_dtype(x))
+    y: Tensor = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (y if gain is None else y * gain.to(wide.dtype)).to(x.dtype)
+
+
+def unit_norm_reference(x: Tensor, eps: float = 0.0) -> Tensor:
+    """The equation, in plain torch."""
+    wide = x.to(working_dtype(x))
+    norm = wide.square().sum(-1, keepdim=True).sqrt()
+    return (wide / norm.clamp(min=eps)).to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """dx = r (g - y_hat mean(g y_hat)) with g = dy gain, y_hat = r x; dgain = sum of dy y_hat over the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
+        ctx.save_for_backward(x, gain, inverse)
+        return _scaled(x, gain, inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, gain, inverse = ctx.saved_tensors
+        wide = x.to(inverse.dtype)
+        normal = wide * inverse
+        dy = dy.to(inverse.dtype)
+        dgain = None
+        if gain is not None:
+            if ctx.needs_input_grad[1]:
+                dgain = (dy * normal).reshape(-1, x.shape[-1]).sum(0).to(gain.dtype)
+            dy = dy * gain.to(inverse.dtype)
+        projection = (dy * normal).mean(-1, keepdim=True)
+        dx = normal.mul_(-projection).add_(dy).mul_(inverse)
+        return dx.to(x.dtype), dgain, None
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _scaled(x: Tensor, gain: Tensor | None, inverse: Tensor) -> Tensor:
+    y: Tensor = x.to(inverse.dtype) * inverse
+    return (y if gain is None else y.mul_(gain)).to(x.dtype)
+
+
+def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
+    """RMSNorm of x over its last axis; gain None means no learned gain."""
+    if not by_hand(x):
+        return rms_norm_reference(x, gain, eps)
+    if torch.is_grad_enabled():
+        return _RMSNorm.apply(x, gain, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return _scaled(x, gain, _inverse_rms(x, eps))
+
+
+class _UnitNorm(torch.autograd.Function):
+    """dx = (dy - y (dy . y)) / ||x||; where eps stood in for the norm, dx = dy / eps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
+        y = x.to(norm.dtype) / norm.clamp(min=eps)
+        ctx.save_for_backward(y, norm)
+        ctx.eps, ctx.dtype = eps, x.dtype
+        return y.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        y, norm = ctx.saved_tensors
+        dy = dy.to(norm.dtype)
+        projection = (dy * y).sum(-1, keepdim=True)
+        if ctx.eps:
+            projection = projection.masked_fill_(norm < ctx.eps, 0.0)
+        dx = torch.addcmul(dy, y, projection, value=-1).div_(norm.clamp(min=ctx.eps))
+        return dx.to(ctx.dtype), None
+
+
+def unit_norm(x: Tensor, eps: float = 0.0) -> Tensor:
+    """x divided by its Euclidean norm over the last axis (nGPT, arXiv 2410.01131, section 2)."""
+    if not by_hand(x):
+        return unit_norm_reference(x, eps)
+    return _UnitNorm.apply(x, eps)  # type: ignore[no-any-return, no-untyped-call]
