@@ -1,0 +1,28 @@
+"""Windtunnel: a wind tunnel for language-model architectures."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "WorkError", "__version__", "build", "from_json", "load", "recipes"]
+
+from windtunnel import recipes
+from windtunnel.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from windtunnel.checkpoint import load
+    from windtunnel.model import LanguageModel, LanguageModelLayer
+    from windtunnel.spec import from_json
+
+_LAZY = {"load": "windtunnel.checkpoint", "from_json": "windtunnel.spec"}
+
+
+def build(spec: "LanguageModel", seed: int = 0) -> "LanguageModelLayer":
+    """The module of a spec with initial values drawn from (seed, parameter name)."""
+    return spec.build().initialize(seed)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

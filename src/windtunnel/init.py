@@ -1,0 +1,95 @@
+"""Linear maps, the roles of a model's parameters, and initialisation as a table over roles."""
+
+import hashlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from windtunnel.layer import Layer, Role, RoleKind
+from windtunnel.spec import Spec
+
+
+class Linear(Layer):
+    """y = x Wᵀ + b with W [outputs, inputs]."""
+
+    def __init__(self, inputs: int, outputs: int, kind: RoleKind, bias: bool = False) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self.weight = self.declare("weight", (outputs, inputs), Role(kind, fan_in=inputs))
+        self.bias = self.declare("bias", (outputs,), Role("bias", constant=0.0)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations per token."""
+        return 2.0 * self.inputs * self.outputs
+
+
+class Initial(Spec):
+    """How parameters start. Part of a recipe and of a run's identity, not of the function that a spec computes."""
+
+    def deviation(self, role: Role, layers: int) -> float:
+        """Standard deviation of a parameter's initial values."""
+        raise NotImplementedError
+
+
+class Normal(Initial):
+    """N(0, std); matrices that write to the residual stream are divided by sqrt(2 layers) (GPT-2)."""
+
+    std: float = 0.02
+    scale_writes: bool = True
+
+    def deviation(self, role: Role, layers: int) -> float:
+        return self.std / math.sqrt(2 * layers) if role.kind == "writes" and self.scale_writes else self.std
+
+
+class FanIn(Initial):
+    """N(0, 1/sqrt(fan-in)) for matrices and the unembedding (PaLM section 5), N(0, embedding) for the embedding.
+
+    `scale_writes` divides matrices that write to the residual stream by sqrt(2 layers).
+    """
+
+    embedding: float = 1.0
+    scale_writes: bool = False
+
+    def deviation(self, role: Role, layers: int) -> float:
+        if role.kind == "embedding":
+            return self.embedding
+        depth = math.sqrt(2 * layers) if role.kind == "writes" and self.scale_writes else 1.0
+        return 1 / (math.sqrt(role.fan_in) * depth)
+
+
+def roles(model: nn.Module) -> dict[str, Role]:
+    """The role of every parameter of a model, by name; a tied table appears once."""
+    found: dict[str, Role] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{path}.{name}".lstrip(".")
+            assert isinstance(module, Layer), f"{full}: parameters belong to a Layer that declares their roles"
+            assert parameter is not None
+            found[full] = module.roles[name]
+    return found
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, initial: Initial, seed: int, layers: int) -> None:
+    """Fill every parameter in place. Values depend only on (seed, parameter name, role, shape)."""
+    table = roles(model)
+    for name, parameter in model.named_parameters():
+        role = table[name]
+        if role.constant is not None:
+            parameter.fill_(role.constant)
+            continue
+        deviation = role.deviation if role.deviation is not None else initial.deviation(role, layers)
+        values = torch.empty(parameter.shape, dtype=torch.float32)
+        parameter.copy_(values.normal_(0.0, deviation, generator=generator(seed, name)))
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """A random stream of its own for each (seed, name)."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,117 @@
+"""What every layer is given and gives back: the context of a call, roles of parameters, costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+
+RoleKind = Literal["embedding", "unembedding", "reads", "writes", "inner", "gain", "bias", "decay"]
+
+
+class Role(NamedTuple):
+    """What a parameter is for. Initialisation, optimiser groups, projection and sharding are tables over `kind`.
+
+    kind:     reads [out, width] and writes [width, in] touch the residual stream; inner matrices do not.
+    fan_in:   number of inputs that are summed.
+    constant: the initial value where the layer itself fixes it (gains: 1).
+    deviation: standard deviation where the layer itself fixes it (the lambda vectors of DiffAttention: 0.1).
+    """
+
+    kind: RoleKind
+    fan_in: int = 1
+    constant: float | None = None
+    deviation: float | None = None
+
+
+class Cost(NamedTuple):
+    """Floating-point operations of one mechanism, per token, forward; a multiply-accumulate is 2.
+
+    model:       the algorithm's matrix products, counting only attended pairs (no recomputation).
+    dense:       the same without the causal or window discount (PaLM's convention; what counters see).
+    hardware:    what the implementation in use executes.
+    elementwise: element-wise, scan and transcendental operations, 1 each.
+    """
+
+    mechanism: str
+    model: float = 0.0
+    dense: float = 0.0
+    hardware: float = 0.0
+    elementwise: float = 0.0
+
+    @classmethod
+    def matmul(cls, mechanism: str, operations: float, elementwise: float = 0.0) -> "Cost":
+        """A product whose three counts agree."""
+        return cls(mechanism, operations, operations, operations, elementwise)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the layers of one forward pass share.
+
+    positions: [t], the same for every row. documents: [b t] ids, or None if no row crosses a boundary.
+    tables: values that layers share within this pass (rotary tables, masks), filled on first use.
+    """
+
+    positions: Tensor
+    documents: Tensor | None = None
+    tables: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def mask(self, keys: int, window: int | None = None) -> Tensor | None:
+        """Which keys each query may see, [t s] or [b 1 t s] (True = attend); None where plain causal order suffices.
+
+        The last query is aligned with the last key. `window` counts keys including the query's own position.
+        """
+        queries = self.positions.shape[0]
+        if self.documents is None and (window is None or window >= keys):
+            return None
+        name = ("mask", keys, window)
+        if name not in self.tables:
+            self.tables[name] = self._build_mask(queries, keys, window)
+        mask: Tensor = self.tables[name]
+        return mask
+
+    def _build_mask(self, queries: int, keys: int, window: int | None) -> Tensor:
+        device = self.positions.device
+        query = torch.arange(keys - queries, keys, device=device)[:, None]
+        key = torch.arange(keys, device=device)[None, :]
+        mask = key <= query
+        if window is not None:
+            mask = mask & (query - key < window)
+        if self.documents is not None:
+            mask = mask & (self.documents[:, None, :, None] == self.documents[:, None, None, :])
+        return mask
+
+
+class Layer(nn.Module):
+    """A module that declares the role of each of its own parameters in `roles`."""
+
+    roles: dict[str, Role]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roles = {}
+
+    def declare(self, name: str, shape: tuple[int, ...], role: Role) -> nn.Parameter:
+        """An uninitialised parameter, to be assigned to the attribute `name`; its role is noted."""
+        self.roles[name] = role
+        return nn.Parameter(torch.empty(shape))
+
+    def costs(self, length: int) -> list[Cost]:
+        """Forward cost per token at a context of `length`, one entry a mechanism."""
+        return []
+
+    def state_bytes(self, length: int, element: int = 4) -> int:
+        """Bytes of decoding state of one sequence after `length` tokens, with elements of `element` bytes."""
+        return 0
+
+
+def mean_attended(length: int, window: int | None = None) -> float:
+    """Mean number of keys that a query sees under a causal mask, its own included."""
+    if window is None or window >= length:
+        return (length + 1) / 2
+    return window - window * (window - 1) / (2 * length)

@@ -1,0 +1,142 @@
+"""Softmax attention: multi-head, grouped-query, multi-query, with or without a window; and nGPT's normalised form."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windtunnel.init import Linear
+from windtunnel.kernels.attention import attention
+from windtunnel.kernels.rms_norm import unit_norm
+from windtunnel.layer import Context, Cost, mean_attended
+from windtunnel.mixers.base import KeyValues, Mixer, MixerLayer, merge_heads, split_heads
+from windtunnel.norms import Scale
+from windtunnel.positions import Rope
+
+
+class Attention(Mixer):
+    """softmax(scale q kᵀ + causal) v (Vaswani et al. 2017); kv_heads = 1 is multi-query (Shazeer 2019).
+
+    head_width: None is width / heads. kv_heads: None is heads. scale: None is 1/sqrt(head_width).
+    window: keys that a query sees, its own included; None is all before it. bias: on q, k, v and the output.
+    """
+
+    heads: int
+    head_width: int | None = None
+    kv_heads: int | None = None
+    rope: Rope | None = None
+    scale: float | None = None
+    window: int | None = None
+    bias: bool = False
+
+    def validate(self) -> None:
+        self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
+        groups = self.kv_heads or self.heads
+        self.require(self.heads % groups == 0, f"kv_heads {groups} does not divide heads {self.heads}")
+        self.require(self.window is None or self.window > 0, f"window must be positive, got {self.window}")
+
+    def build(self, width: int) -> "AttentionLayer":
+        return AttentionLayer(self, width)
+
+
+def resolve_head_width(spec: Mixer, width: int, heads: int, head_width: int | None, rope: Rope | None) -> int:
+    """The width of a head; refuses heads that do not divide the width, and widths that cannot be rotated."""
+    if head_width is None:
+        spec.require(width % heads == 0, f"heads {heads} does not divide width {width}; give head_width")
+        head_width = width // heads
+    if rope is not None:
+        rope.check(head_width)
+    return head_width
+
+
+class AttentionLayer(MixerLayer):
+    def __init__(self, spec: Attention, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
+        self.head_width = resolve_head_width(spec, width, spec.heads, spec.head_width, spec.rope)
+        self.scale = spec.scale if spec.scale is not None else 1 / math.sqrt(self.head_width)
+        self.q = Linear(width, self.heads * self.head_width, "reads", spec.bias)
+        self.k = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
+        self.v = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
+        self.o = Linear(self.heads * self.head_width, width, "writes", spec.bias)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
+        q, k, v = self.project(x, context)
+        past = state.extend(k, v) if state is not None else KeyValues(k, v)
+        mask = context.mask(past.keys.shape[2], self.spec.window)
+        mixed = attention(q, past.keys, past.values, scale=self.scale, mask=mask, causal=mask is None)  # b h t k
+        return self.o(merge_heads(mixed)), self.kept(past) if state is not None else None
+
+    def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [b h t k], keys and values [b g t k], positions applied."""
+        q, k, v = split_heads(self.q(x), self.heads), split_heads(self.k(x), self.kv_heads), self.v(x)
+        if self.spec.rope is not None:
+            q, k = self.spec.rope.apply(context, q, k)
+        return q, k, split_heads(v, self.kv_heads)
+
+    def kept(self, past: KeyValues) -> KeyValues:
+        """What the next call can still attend to."""
+        return past if self.spec.window is None else past.last(self.spec.window - 1)
+
+    def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
+        empty = torch.empty(batch, self.kv_heads, 0, self.head_width, device=device, dtype=dtype)
+        return KeyValues(empty, empty)
+
+    def costs(self, length: int) -> list[Cost]:
+        projections = sum(linear.operations for linear in (self.q, self.k, self.v, self.o))
+        rotary = 3.0 * (self.heads + self.kv_heads) * self.head_width if self.spec.rope is not None else 0.0
+        return [
+            Cost.matmul("attention projections", projections, rotary),
+            core_cost(self.heads, self.head_width, self.head_width, length, self.spec.window),
+        ]
+
+    def state_bytes(self, length: int, element: int = 4) -> int:
+        kept = length if self.spec.window is None else min(length, self.spec.window - 1)
+        return kept * self.kv_heads * 2 * self.head_width * element
+
+
+def core_cost(heads: int, key_width: int, value_width: int, length: int, window: int | None = None) -> Cost:
+    """Scores and weighted values; about 5 element-wise operations a score for the softmax."""
+    attended = mean_attended(length, window)
+    pair = 2.0 * heads * (key_width + value_width)
+    executed = length if window is not None and window < length else attended
+    return Cost("attention core", pair * attended, pair * length, pair * executed, 5.0 * heads * attended)
+
+
+class NormalizedAttention(Attention):
+    """nGPT's attention (Loshchilov et al. 2024, section 2.3.1).
+
+    Queries and keys are normalised to unit length after the rotation and multiplied by s_qk; the softmax scale is
+    sqrt(head_width). query_key_scale: the s_qk vector, heads * head_width numbers shared by queries and keys.
+    """
+
+    query_key_scale: Scale | None = Scale()
+
+    def validate(self) -> None:
+        super().validate()
+        self.require(self.kv_heads in (None, self.heads), "kv_heads must equal heads: s_qk is shared by q and k")
+
+    def build(self, width: int) -> "NormalizedAttentionLayer":
+        return NormalizedAttentionLayer(self, width)
+
+
+class NormalizedAttentionLayer(AttentionLayer):
+    def __init__(self, spec: NormalizedAttention, width: int) -> None:
+        super().__init__(spec, width)
+        self.scale = spec.scale if spec.scale is not None else math.sqrt(self.head_width)
+        size = self.heads * self.head_width
+        self.query_key_scale = spec.query_key_scale.build(size, width) if spec.query_key_scale is not None else None
+
+    def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super().project(x, context)
+        q, k = unit_norm(q), unit_norm(k)
+        if self.query_key_scale is None:
+            return q, k, v
+        scale = self.query_key_scale().view(self.heads, 1, self.head_width)
+        return q * scale, k * scale, v
+
+    def costs(self, length: int) -> list[Cost]:
+        norms = Cost("norms", elementwise=2 * 4.0 * self.heads * self.head_width)
+        return [*super().costs(length), norms]

@@ -1,0 +1,113 @@
+"""Differential attention (Ye et al. 2024, arXiv 2410.05258)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windtunnel.init import Linear
+from windtunnel.kernels.differential import differential_attention
+from windtunnel.layer import Context, Cost, Role
+from windtunnel.mixers.attention import core_cost, resolve_head_width
+from windtunnel.mixers.base import KeyValues, Mixer, MixerLayer, merge_heads, split_heads
+from windtunnel.norms import RMSNorm
+from windtunnel.positions import Rope
+
+
+class DiffAttention(Mixer):
+    """(softmax(Q₁K₁ᵀ/√k) - λ softmax(Q₂K₂ᵀ/√k)) V, each head normalised and scaled by 1 - λ_init (eq. 1-3).
+
+    λ = exp(λq₁·λk₁) - exp(λq₂·λk₂) + λ_init, λ_init = 0.8 - 0.6 exp(-0.3 depth), depth counted from 0.
+    heads: differential heads, half those of an ordinary transformer. head_width: of queries and keys; values are
+    twice as wide; None is width / (2 heads). gain: a learned gain of the head norm, shared by the layer's heads.
+    With kv_heads < heads the pair is split first and then grouped, as in the authors' flash version; their plain
+    version pairs differently and is not followed.
+    """
+
+    heads: int
+    depth: int
+    head_width: int | None = None
+    kv_heads: int | None = None
+    rope: Rope | None = None
+    gain: bool = True
+    eps: float = 1e-5
+
+    def validate(self) -> None:
+        self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
+        groups = self.kv_heads or self.heads
+        self.require(self.heads % groups == 0, f"kv_heads {groups} does not divide heads {self.heads}")
+        self.require(self.depth >= 0, f"depth is counted from 0, got {self.depth}")
+
+    def build(self, width: int) -> "DiffAttentionLayer":
+        return DiffAttentionLayer(self, width)
+
+    @property
+    def lambda_init(self) -> float:
+        """0.8 - 0.6 exp(-0.3 depth)."""
+        return 0.8 - 0.6 * math.exp(-0.3 * self.depth)
+
+
+class DiffAttentionLayer(MixerLayer):
+    def __init__(self, spec: DiffAttention, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
+        self.head_width = resolve_head_width(spec, width, 2 * spec.heads, spec.head_width, spec.rope)
+        self.value_width = 2 * self.head_width
+        self.lambda_init = spec.lambda_init
+        self.q = Linear(width, 2 * self.heads * self.head_width, "reads")
+        self.k = Linear(width, 2 * self.kv_heads * self.head_width, "reads")
+        self.v = Linear(width, self.kv_heads * self.value_width, "reads")
+        self.o = Linear(self.heads * self.value_width, width, "writes")
+        self.norm = RMSNorm(eps=spec.eps, gain=spec.gain).build(self.value_width)
+        role = Role("gain", deviation=0.1)
+        self.lambda_q1 = self.declare("lambda_q1", (self.head_width,), role)
+        self.lambda_k1 = self.declare("lambda_k1", (self.head_width,), role)
+        self.lambda_q2 = self.declare("lambda_q2", (self.head_width,), role)
+        self.lambda_k2 = self.declare("lambda_k2", (self.head_width,), role)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
+        q, k = split_heads(self.q(x), 2 * self.heads), split_heads(self.k(x), 2 * self.kv_heads)
+        v = split_heads(self.v(x), self.kv_heads)
+        if self.spec.rope is not None:
+            q, k = self.spec.rope.apply(context, q, k)
+        past = state.extend(k, v) if state is not None else KeyValues(k, v)
+        mask = context.mask(past.keys.shape[2])
+        mixed = differential_attention(
+            q, past.keys, past.values, self.current_lambda(), 1 / math.sqrt(self.head_width), mask, mask is None
+        )  # b h t e
+        normed = self.norm(mixed) * (1 - self.lambda_init)
+        return self.o(merge_heads(normed)), past if state is not None else None
+
+    def current_lambda(self) -> Tensor:
+        """λ in float32, one scalar for the layer; nothing keeps it between 0 and 1."""
+        first = (self.lambda_q1.float() @ self.lambda_k1.float()).exp()
+        second = (self.lambda_q2.float() @ self.lambda_k2.float()).exp()
+        return first - second + self.lambda_init
+
+    def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
+        keys = torch.empty(batch, 2 * self.kv_heads, 0, self.head_width, device=device, dtype=dtype)
+        values = torch.empty(batch, self.kv_heads, 0, self.value_width, device=device, dtype=dtype)
+        return KeyValues(keys, values)
+
+    def costs(self, length: int) -> list[Cost]:
+        projections = sum(linear.operations for linear in (self.q, self.k, self.v, self.o))
+        rotary = 3.0 * 2 * (self.heads + self.kv_heads) * self.head_width if self.spec.rope is not None else 0.0
+        norm = Cost("norms", elementwise=5.0 * self.heads * self.value_width)
+        return [Cost.matmul("attention projections", projections, rotary), self._core(length), norm]
+
+    def _core(self, length: int) -> Cost:
+        maps = core_cost(2 * self.heads, self.head_width, 0, length)
+        values = core_cost(self.heads, 0, self.value_width, length)
+        subtract = 2.0 * self.heads * (length + 1) / 2
+        return Cost(
+            "attention core",
+            maps.model + values.model,
+            maps.dense + values.dense,
+            maps.hardware + values.hardware,
+            maps.elementwise + subtract,
+        )
+
+    def state_bytes(self, length: int, element: int = 4) -> int:
+        return length * self.kv_heads * (2 * self.head_width + self.value_width) * element

@@ -1,0 +1,113 @@
+"""Recipes: one paper, one file. This table is read without importing torch; the recipes themselves load when used."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from windtunnel.errors import InputError
+
+if TYPE_CHECKING:
+    from windtunnel.model import LanguageModel
+    from windtunnel.recipes.sizing import Training
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What there is to know about a recipe before building it."""
+
+    name: str
+    title: str
+    paper: str
+    parts: str
+    sizes: tuple[str, ...]
+
+
+_ENTRIES = (
+    Entry(
+        "gpt3",
+        "GPT-3",
+        "Brown et al. 2020, arXiv 2005.14165",
+        "LayerNorm, learned positions, dense and banded attention in turn, GELU MLP, biases, tied embeddings",
+        ("125m", "350m", "760m", "1.3b", "2.7b", "6.7b", "13b", "175b"),
+    ),
+    Entry(
+        "llama",
+        "Llama (the baseline)",
+        "Touvron et al. 2023, arXiv 2302.13971",
+        "RMSNorm, RoPE, multi-head or grouped-query attention, SwiGLU, no biases",
+        ("7b", "13b", "33b", "65b", "llama2-70b", "llama3-8b", "llama3-70b"),
+    ),
+    Entry(
+        "palm",
+        "PaLM",
+        "Chowdhery et al. 2022, arXiv 2204.02311",
+        "parallel block with one norm, multi-query attention, RoPE, SwiGLU, tied embeddings, logits / sqrt(width)",
+        ("8b", "62b", "540b"),
+    ),
+    Entry(
+        "diff_transformer",
+        "Differential Transformer",
+        "Ye et al. 2024, arXiv 2410.05258",
+        "differential attention (two maps, learned lambda, head norm), otherwise the baseline",
+        ("830m", "1.4b", "2.8b", "3b", "6.8b", "13.1b"),
+    ),
+    Entry(
+        "ngpt",
+        "nGPT",
+        "Loshchilov et al. 2024, arXiv 2410.01131",
+        "every vector and matrix on the unit sphere, eigen learning rates, no norms, no warm-up, no weight decay",
+        ("0.5b", "1b"),
+    ),
+)
+_TABLE = {entry.name: entry for entry in _ENTRIES}
+
+Recipe = Callable[..., "LanguageModel"]
+
+
+def names() -> list[str]:
+    """All recipes, in the table's order."""
+    return list(_TABLE)
+
+
+def entry(name: str) -> Entry:
+    """The table's row for a recipe; an `InputError` offers the nearest names."""
+    from windtunnel.spec import nearest
+
+    if name not in _TABLE:
+        raise InputError(f"unknown recipe {name!r}{nearest(name, _TABLE)}")
+    return _TABLE[name]
+
+
+def get(name: str) -> Recipe:
+    """The function of a recipe. `my_lab.idea:idea` names a function in a package of one's own."""
+    if ":" in name:
+        return _foreign(name)
+    recipe: Recipe = getattr(importlib.import_module(f"windtunnel.recipes.{entry(name).name}"), name)
+    return recipe
+
+
+def training(name: str) -> "Training":
+    """What a recipe declares about its own training (learning-rate grid, what belongs to its idea)."""
+    from windtunnel.recipes.sizing import Training
+
+    module = importlib.import_module(name.split(":")[0] if ":" in name else f"windtunnel.recipes.{entry(name).name}")
+    declared = getattr(module, "TRAINING", None)
+    return declared if isinstance(declared, Training) else Training()
+
+
+def _foreign(name: str) -> Recipe:
+    module_name, _, function = name.partition(":")
+    try:
+        found: Recipe = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"recipe {name!r}: {error}; expected package.module:function") from error
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TABLE:
+        # Cached under the name, over the submodule of the same name that the import has just bound.
+        globals()[name] = get(name)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

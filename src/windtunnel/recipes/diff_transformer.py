@@ -1,0 +1,74 @@
+"""Differential Transformer (Ye et al. 2024, arXiv 2410.05258)."""
+
+from windtunnel.errors import InputError
+from windtunnel.init import FanIn
+from windtunnel.mixers import DiffAttention
+from windtunnel.mlps import Gated
+from windtunnel.model import Block, Head, LanguageModel
+from windtunnel.norms import RMSNorm
+from windtunnel.positions import Rope
+from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, gated_hidden, heads_for
+from windtunnel.residuals import PreNorm
+
+TRAINING = Training(learning_rate=3e-3)
+
+_COMMON: Settings = {"vocab": 100_288, "context": 2048, "tied": True}
+# Table 8; its sizes count one embedding table. Heads are differential heads.
+SIZES: Sizes = {
+    "830m": {"layers": 24, "width": 1536, "heads": 8, "hidden": 4096, **_COMMON},
+    "1.4b": {"layers": 24, "width": 2048, "heads": 8, "hidden": 5461, **_COMMON},
+    "2.8b": {"layers": 32, "width": 2560, "heads": 10, "hidden": 6827, **_COMMON},
+    "3b": {"layers": 28, "width": 3072, "heads": 12, "hidden": 8192, **_COMMON, "context": 4096},
+    "6.8b": {"layers": 32, "width": 4096, "heads": 16, "hidden": 10_923, **_COMMON},
+    "13.1b": {"layers": 40, "width": 5120, "heads": 20, "hidden": 13_653, **_COMMON},
+}
+
+
+def diff_transformer(
+    *,
+    size: str | None = None,
+    vocab: int | None = None,
+    layers: int | None = None,
+    width: int | None = None,
+    context: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    hidden: int | None = None,
+    tied: bool | None = None,
+    gain: bool = True,
+) -> LanguageModel:
+    """The baseline with differential attention: half as many heads, queries and keys as wide as before, values twice.
+
+    heads: differential heads. gain: the head norm's learned gain, which the authors' current code has.
+    """
+    p = choose(
+        SIZES,
+        size,
+        vocab=vocab,
+        layers=layers,
+        width=width,
+        context=context,
+        tied=tied,
+        heads=heads,
+        kv_heads=kv_heads,
+        hidden=hidden,
+    )
+    if p.heads is None and heads_for(p.width) % 2:
+        raise InputError(f"width: {p.width} does not give an even number of heads to pair; give heads")
+    norm = RMSNorm()
+
+    def block(depth: int) -> Block:
+        mixer = DiffAttention(
+            heads=p.heads or heads_for(p.width) // 2, kv_heads=p.kv_heads, depth=depth, rope=Rope(), gain=gain
+        )
+        return Block(residual=PreNorm(norm=norm), mixer=mixer, mlp=Gated(hidden=p.hidden or gated_hidden(p.width)))
+
+    return LanguageModel(
+        vocab=p.vocab,
+        width=p.width,
+        context=p.context,
+        blocks=tuple(block(depth) for depth in range(p.layers)),
+        norm=norm,
+        head=Head(tied=bool(p.tied)),
+        initial=FanIn(embedding=1.0, scale_writes=True),
+    )

@@ -1,0 +1,71 @@
+"""PaLM (Chowdhery et al. 2022, arXiv 2204.02311, section 2)."""
+
+from windtunnel.init import FanIn
+from windtunnel.mixers import Attention
+from windtunnel.mlps import Gated
+from windtunnel.model import Block, Head, LanguageModel
+from windtunnel.norms import LayerNorm, RMSNorm
+from windtunnel.positions import Rope
+from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, heads_for
+from windtunnel.residuals import Parallel, PreNorm
+
+TRAINING = Training(learning_rate=3e-3)
+
+# Head width and hidden width are not printed in the paper; both are pinned by the published parameter counts.
+_COMMON: Settings = {"vocab": 256_000, "context": 2048, "head_width": 256}
+SIZES: Sizes = {
+    "8b": {"layers": 32, "width": 4096, "heads": 16, **_COMMON},
+    "62b": {"layers": 64, "width": 8192, "heads": 32, **_COMMON},
+    "540b": {"layers": 118, "width": 18_432, "heads": 48, **_COMMON},
+}
+
+
+def palm(
+    *,
+    size: str | None = None,
+    vocab: int | None = None,
+    layers: int | None = None,
+    width: int | None = None,
+    context: int | None = None,
+    heads: int | None = None,
+    head_width: int | None = None,
+    hidden: int | None = None,
+    parallel: bool = True,
+    centred: bool = False,
+) -> LanguageModel:
+    """Parallel attention and SwiGLU behind one shared norm, one key/value head, RoPE, tied embeddings, no biases.
+
+    parallel=False is the serial block that the paper compares with. centred: subtract the mean in the norms. The
+    paper says layer norm without bias; the library that it credits computes RMS only, which is the default here.
+    """
+    p = choose(
+        SIZES,
+        size,
+        vocab=vocab,
+        layers=layers,
+        width=width,
+        context=context,
+        heads=heads,
+        head_width=head_width,
+        hidden=hidden,
+    )
+    norm = LayerNorm(bias=False) if centred else RMSNorm()
+    block = Block(
+        residual=Parallel(norm=norm) if parallel else PreNorm(norm=norm),
+        mixer=Attention(
+            heads=p.heads or heads_for(p.width),
+            kv_heads=1,
+            head_width=p.head_width,
+            rope=Rope(theta=10_000.0),
+        ),
+        mlp=Gated(hidden=p.hidden or 4 * p.width),
+    )
+    return LanguageModel(
+        vocab=p.vocab,
+        width=p.width,
+        context=p.context,
+        blocks=(block,) * p.layers,
+        norm=norm,
+        head=Head(tied=True, scale=p.width**-0.5),
+        initial=FanIn(embedding=1.0),
+    )

@@ -1,0 +1,141 @@
+"""How a block is wired: the residual stream, and the norms that belong to the wiring."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from windtunnel.kernels.rms_norm import unit_norm
+from windtunnel.layer import EMPTY, Context, Cost, Layer
+from windtunnel.mixers.base import MixerLayer
+from windtunnel.mlps.base import MLPLayer
+from windtunnel.norms import Norm, NormLayer, Scale
+from windtunnel.spec import Spec
+
+
+class BlockOutput(NamedTuple):
+    """hidden [b t d], the mixer's state, and the MLP's losses and metrics by name."""
+
+    hidden: Tensor
+    state: Any
+    losses: Mapping[str, Tensor] = EMPTY
+    metrics: Mapping[str, Tensor] = EMPTY
+
+
+class Residual(Spec):
+    """The wiring of a block."""
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the stream and the weights live on the unit sphere (nGPT)."""
+        return False
+
+    def build(self, width: int, has_mlp: bool) -> "ResidualLayer":
+        """The module for a residual stream of `width` numbers."""
+        raise NotImplementedError
+
+
+class ResidualLayer(Layer):
+    """Base of wirings: `forward(x, mixer, mlp, context, state) -> BlockOutput`; mlp None leaves that branch out."""
+
+
+class PreNorm(Residual):
+    """x + mixer(norm(x)), then x + mlp(norm(x)) (Xiong et al. 2020)."""
+
+    norm: Norm
+
+    def build(self, width: int, has_mlp: bool) -> "PreNormLayer":
+        return PreNormLayer(self, width, has_mlp)
+
+
+class PreNormLayer(ResidualLayer):
+    def __init__(self, spec: PreNorm, width: int, has_mlp: bool) -> None:
+        super().__init__()
+        self.mixer_norm = spec.norm.build(width)
+        self.mlp_norm: NormLayer | None = spec.norm.build(width) if has_mlp else None
+
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        mixed, state = mixer(self.mixer_norm(x), context, state)
+        x = x + mixed
+        if mlp is None or self.mlp_norm is None:
+            return BlockOutput(x, state)
+        out = mlp(self.mlp_norm(x))
+        return BlockOutput(x + out.hidden, state, out.losses, out.metrics)
+
+    def costs(self, length: int) -> list[Cost]:
+        second = self.mlp_norm.costs(length) if self.mlp_norm is not None else []
+        return self.mixer_norm.costs(length) + second
+
+
+class Parallel(Residual):
+    """x + mixer(n) + mlp(n) with one shared norm n = norm(x) (GPT-J; PaLM section 2)."""
+
+    norm: Norm
+
+    def build(self, width: int, has_mlp: bool) -> "ParallelLayer":
+        self.require(has_mlp, "a parallel block needs an mlp")
+        return ParallelLayer(self, width)
+
+
+class ParallelLayer(ResidualLayer):
+    def __init__(self, spec: Parallel, width: int) -> None:
+        super().__init__()
+        self.norm = spec.norm.build(width)
+
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        assert mlp is not None
+        n = self.norm(x)
+        mixed, state = mixer(n, context, state)
+        out = mlp(n)
+        return BlockOutput(x + mixed + out.hidden, state, out.losses, out.metrics)
+
+    def costs(self, length: int) -> list[Cost]:
+        return self.norm.costs(length)
+
+
+class Normalized(Residual):
+    """nGPT's update on the sphere: h ← Norm(h + |α| ⊙ (Norm(branch(h)) - h)) for each branch (eq. 10-11).
+
+    rate: the eigen learning rates α_A and α_M, `width` numbers each. |α| because the sign of the stored number has
+    no meaning (the authors' code does the same).
+    """
+
+    rate: Scale = Scale(initial=0.05)
+
+    @property
+    def normalized(self) -> bool:
+        return True
+
+    def build(self, width: int, has_mlp: bool) -> "NormalizedLayer":
+        return NormalizedLayer(self, width, has_mlp)
+
+
+class NormalizedLayer(ResidualLayer):
+    def __init__(self, spec: Normalized, width: int, has_mlp: bool) -> None:
+        super().__init__()
+        self.width = width
+        self.mixer_rate = spec.rate.build(width, width)
+        self.mlp_rate = spec.rate.build(width, width) if has_mlp else None
+
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        mixed, state = mixer(x, context, state)
+        x = step_on_sphere(x, mixed, self.mixer_rate())
+        if mlp is None or self.mlp_rate is None:
+            return BlockOutput(x, state)
+        out = mlp(x)
+        return BlockOutput(step_on_sphere(x, out.hidden, self.mlp_rate()), state, out.losses, out.metrics)
+
+    def costs(self, length: int) -> list[Cost]:
+        branches = 2 if self.mlp_rate is not None else 1
+        return [Cost("norms", elementwise=branches * (4.0 + 4.0 + 3.0) * self.width)]
+
+
+def step_on_sphere(x: Tensor, branch: Tensor, rate: Tensor) -> Tensor:
+    """Norm(x + |rate| ⊙ (Norm(branch) - x)) for unit vectors x [b t d]."""
+    return unit_norm(x + rate.abs() * (unit_norm(branch) - x))
