@@ -1,0 +1,219 @@
+"""Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from windtunnel import recipes
+from windtunnel.comparison.matching import Match, Shape, match, match_by_width
+from windtunnel.comparison.presets import Preset
+from windtunnel.errors import InputError
+from windtunnel.ledger import n_body
+from windtunnel.mixers import Attention, DiffAttention
+from windtunnel.model import LanguageModel
+from windtunnel.recipes.sizing import Training, build
+from windtunnel.spec import fields
+
+# Settings of an arm that concern the run, not the architecture: they make the controls of the tool itself.
+CONTROLS = {"lr_factor": 1.0, "token_factor": 1.0, "seed_offset": 0}
+
+
+@dataclass(frozen=True)
+class ArmRequest:
+    """An arm as the user wrote it."""
+
+    label: str
+    recipe: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm ready to train.
+
+    lr_factor multiplies the tuned learning rate, token_factor the tokens, seed_offset is added to the seeds: 1, 1, 0
+    except in control arms, which share the trials of the arm `tuned_as`.
+    """
+
+    label: str
+    recipe: str
+    spec: LanguageModel
+    training: Training
+    matching: Match
+    settings: dict[str, Any]
+    lr_factor: float = 1.0
+    token_factor: float = 1.0
+    seed_offset: int = 0
+    tuned_as: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def control(self) -> bool:
+        """Whether the arm departs from the study's own rules on purpose."""
+        return (self.lr_factor, self.token_factor, self.seed_offset) != (1.0, 1.0, 0)
+
+
+def parse_value(text: str) -> Any:
+    """A setting's value: true, false, none, a whole number (k, M, B allowed), a number, or the text itself."""
+    plain = {"true": True, "false": False, "none": None}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    scale = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if scale > 1 else text
+    try:
+        number = float(digits) * scale
+    except ValueError:
+        return text
+    whole = (
+        number.is_integer() and not any(mark in digits.lower() for mark in ".e") or scale > 1 and number.is_integer()
+    )
+    return int(number) if whole else number
+
+
+def parse_arm(text: str) -> ArmRequest:
+    """Read `[label=]recipe[:setting=value,...]`; the label defaults to the recipe's name."""
+    head, _, tail = text.partition(":")
+    if tail and "=" not in tail.split(",")[0]:  # package.module:function[:setting=value]
+        function, _, tail = tail.partition(":")
+        head = f"{head}:{function}"
+    label, _, recipe = head.rpartition("=")
+    settings = {}
+    for part in tail.split(",") if tail else []:
+        name, equals, value = part.partition("=")
+        if not equals or not name:
+            raise InputError(f"arm {text!r}: {part!r} is not setting=value; write [label=]recipe[:setting=value,...]")
+        settings[name.strip()] = parse_value(value.strip())
+    if ":" not in recipe:
+        recipes.entry(recipe)
+    label = label or recipe.split(":")[-1]
+    if not label or any(mark in label for mark in "/\\ \t\n") or label.startswith("."):
+        raise InputError(f"arm {text!r}: label {label!r} names a folder; leave out spaces, slashes and a leading dot")
+    return ArmRequest(label, recipe, settings)
+
+
+def build_arms(
+    texts: Sequence[str],
+    baseline: str | None,
+    preset: Preset,
+    vocab: int,
+    overrides: Mapping[str, Any],
+    *,
+    lattice: int,
+    allow_gap: bool,
+) -> tuple[list[Arm], str]:
+    """All arms, variants matched to the baseline's body parameters, and the baseline's label.
+
+    The baseline is the arm of that label, else `llama` if present, else the first.
+    """
+    requests = [parse_arm(text) for text in texts]
+    labels = [request.label for request in requests]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"arm {label!r} is there {labels.count(label)} times; give each a label: other={label}")
+    if len(labels) < 2:
+        raise InputError(f"arms: {len(labels)} given; a comparison needs a baseline and at least one variant")
+    chosen = baseline or ("llama" if "llama" in labels else labels[0])
+    if chosen not in labels:
+        raise InputError(f"baseline: {chosen!r} is not among the arms {', '.join(labels)}")
+    sizes = {"layers": preset.layers, "width": preset.width, "context": preset.context, "vocab": vocab, **overrides}
+    first = next(request for request in requests if request.label == chosen)
+    if any(name in first.settings for name in CONTROLS):
+        raise InputError(f"arm {chosen!r}: {', '.join(CONTROLS)} are for controls; the baseline follows the rules")
+    reference = _unmatched(first, sizes)
+    arms = {chosen: reference}
+    for request in requests:
+        if request.label != chosen:
+            arms[request.label] = _matched(request, sizes, reference, lattice, allow_gap)
+    return [_with_tuning(arms[label], arms) for label in labels], chosen
+
+
+def second_knob(arm: Arm, baseline: Arm, sizes: Mapping[str, Any], *, lattice: int) -> Match:
+    """The same arm matched by width instead of the feed-forward width."""
+    target = n_body(baseline.spec)
+    return match_by_width(_counter(arm.recipe, {**sizes, **arm.settings}), _shape(arm.spec), target, lattice=lattice)
+
+
+def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
+    architecture, controls = _split(request)
+    settings = {**sizes, **architecture}
+    spec = _spec(request, settings)
+    own = Match(_shape(spec).settings(), n_body(spec), 0.0, "none", 0)
+    return Arm(request.label, request.recipe, spec, recipes.training(request.recipe), own, settings, **controls)
+
+
+def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, lattice: int, allow_gap: bool) -> Arm:
+    arm = _unmatched(request, sizes)
+    target = n_body(reference.spec)
+    if {"hidden", "width", "layers"} & {*request.settings}:  # sizes that the user chose are not turned
+        gap = n_body(arm.spec) / target - 1
+        own = Match(_shape(arm.spec).settings(), n_body(arm.spec), gap, "given", 0)
+        if abs(gap) > 0.02 and not allow_gap:
+            raise InputError(
+                f"arm {arm.label!r}: its sizes give {own.n_body:,} body parameters, {100 * gap:+.1f} % from the "
+                f"baseline's {target:,}; leave hidden, width and layers to the matching, or pass --allow-param-gap"
+            )
+        return _replace(arm, matching=own)
+    found = match(
+        _counter(request.recipe, arm.settings), _shape(arm.spec), target, lattice=lattice, allow_gap=allow_gap
+    )
+    settings = arm.settings if found.knob == "none" else {**arm.settings, **_turned(found, arm)}
+    warnings = (found.warning,) if found.warning else ()
+    return _replace(arm, spec=_spec(request, settings), matching=found, settings=settings, warnings=warnings)
+
+
+def _turned(found: Match, arm: Arm) -> dict[str, int]:
+    """The settings that the match changed; heads only with the width, since recipes count heads in their own way."""
+    before = _shape(arm.spec).settings()
+    return {name: value for name, value in found.settings.items() if value != before[name]}
+
+
+def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
+    before = _shape(build(recipes.get(recipe), dict(settings), recipe)).settings()
+
+    def count(sizes: dict[str, int]) -> int:
+        changed = {name: value for name, value in sizes.items() if value != before[name]}
+        return n_body(build(recipes.get(recipe), {**settings, **changed}, recipe))
+
+    return count
+
+
+def _shape(spec: LanguageModel) -> Shape:
+    mixer = spec.blocks[0].mixer
+    heads = mixer.heads if isinstance(mixer, Attention | DiffAttention) else 1
+    hidden = dict(fields(spec.blocks[0].mlp)).get("hidden", 0) if spec.blocks[0].mlp is not None else 0
+    period = next(
+        (
+            p
+            for p in range(1, len(spec.blocks))
+            if all(a == b for a, b in zip(spec.blocks, spec.blocks[p:], strict=False))
+        ),
+        1,
+    )
+    return Shape(width=spec.width, layers=len(spec.blocks), heads=heads, hidden=hidden, period=period)
+
+
+def _spec(request: ArmRequest, settings: Mapping[str, Any]) -> LanguageModel:
+    spec = build(recipes.get(request.recipe), dict(settings), request.recipe)
+    if not isinstance(spec, LanguageModel):
+        raise InputError(f"recipe {request.recipe!r} gives a {type(spec).__name__}; expected a LanguageModel")
+    return spec
+
+
+def _split(request: ArmRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    architecture = {name: value for name, value in request.settings.items() if name not in CONTROLS}
+    controls = {name: type(CONTROLS[name])(value) for name, value in request.settings.items() if name in CONTROLS}
+    return architecture, controls
+
+
+def _with_tuning(arm: Arm, arms: Mapping[str, Arm]) -> Arm:
+    """A control arm uses the trials of the ordinary arm with the same spec; any other its own."""
+    if not arm.control:
+        return _replace(arm, tuned_as=arm.label)
+    for other in arms.values():
+        if not other.control and other.spec == arm.spec:
+            return _replace(arm, tuned_as=other.label)
+    raise InputError(f"arm {arm.label!r} is a control and needs an ordinary arm of the same architecture beside it")
+
+
+def _replace(arm: Arm, **changes: Any) -> Arm:
+    return Arm(**{**arm.__dict__, **changes})
