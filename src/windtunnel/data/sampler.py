@@ -1,0 +1,145 @@
+"""Batches as a pure function of (data seed, step, row): no iterator, no state, nothing to save or to resume.
+
+The token stream is cut into windows of `context + 1` tokens, `context` apart. Epoch e shifts the cut by an offset and
+visits the windows in the order of a keyed permutation, both drawn from (data seed, e). The permutation is a generalised
+Feistel network over Z_a x Z_b with cycle walking (Black and Rogaway 2002, section 5), so it is computed row by row and
+never stored, whatever the size of the corpus.
+"""
+
+import hashlib
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from windtunnel.data.shards import Split
+from windtunnel.errors import InputError
+
+_ROUNDS = 6
+_HASHED_BATCHES = 64
+_HALF = np.uint64(32)
+_FIRST_MULTIPLIER, _SECOND_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64
+
+Indices: TypeAlias = npt.NDArray[np.uint64]
+
+
+class Batch(NamedTuple):
+    """Tokens and their next tokens; `documents` numbers the documents inside each row, or is None if each has one.
+
+    The token end_of_text starts its document, so the last token of a document has the next end_of_text as its target.
+    """
+
+    tokens: torch.Tensor  # b t int64
+    targets: torch.Tensor  # b t int64
+    documents: torch.Tensor | None  # b t int64
+
+
+class Sampler:
+    """Draws batches of windows from one split, in an order that `data_seed` alone decides."""
+
+    def __init__(self, split: Split, context: int, data_seed: int) -> None:
+        if context < 1:
+            raise InputError(f"context must be at least 1, not {context}")
+        self._tokens: npt.NDArray[Any] = np.asarray(split.tokens)
+        self._end_of_text = split.end_of_text
+        self._span = np.arange(context + 1, dtype=np.int64)
+        self.context = context
+        self.data_seed = data_seed
+        self.windows = (self._tokens.size - context) // context
+        if self.windows < 1:
+            raise InputError(
+                f"{self._tokens.size} training tokens hold no window of context {context}; at least {2 * context} are "
+                "needed: name more data or a shorter context"
+            )
+
+    def batch(self, step: int, batch_size: int, rows: slice = slice(None)) -> Batch:
+        """Rows `rows` of the batch of step `step`; any slicing into micro-batches gives the same rows."""
+        window = self.window(step, batch_size, rows).astype(np.int64)
+        tokens = torch.from_numpy(window[:, :-1].copy())
+        starts = window[:, 1:-1] == self._end_of_text  # b t-1: a document that begins after the row's first token
+        documents = None
+        if starts.any():
+            documents = torch.zeros_like(tokens)
+            documents[:, 1:] = torch.from_numpy(np.cumsum(starts, axis=1))
+        return Batch(tokens, torch.from_numpy(window[:, 1:].copy()), documents)
+
+    def window(self, step: int, batch_size: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
+        """The token ids of the batch with the last target: b t+1."""
+        window: npt.NDArray[Any] = self._tokens[self.starts(step, batch_size, rows)[:, None] + self._span]
+        return window
+
+    def starts(self, step: int, batch_size: int, rows: slice = slice(None)) -> npt.NDArray[np.int64]:
+        """Where in the stream each row of the batch starts."""
+        drawn = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[rows]
+        starts = np.empty_like(drawn)
+        epochs = drawn // self.windows
+        for epoch in dict.fromkeys(epochs.tolist()):
+            rounds, offset = _epoch_keys(self.data_seed, epoch, self.context)
+            here = epochs == epoch
+            place = permute((drawn[here] % self.windows).astype(np.uint64), self.windows, rounds)
+            starts[here] = offset + place.astype(np.int64) * self.context
+        return starts
+
+    def epochs(self, steps: int, batch_size: int) -> float:
+        """How often `steps` steps go through the split."""
+        return steps * batch_size / self.windows
+
+    def check_epochs(self, steps: int, batch_size: int, max_epochs: float = 4.0) -> None:
+        """Refuse a request that repeats the corpus more than `max_epochs` times."""
+        epochs = self.epochs(steps, batch_size)
+        if epochs > max_epochs:
+            asked = steps * batch_size * self.context
+            most = int(max_epochs * self.windows * self.context)
+            raise InputError(
+                f"tokens {asked} would be {epochs:.1f} epochs of {self.windows * self.context} training tokens "
+                f"(at most {max_epochs:g} are allowed): ask for at most {most} tokens, or name more data"
+            )
+
+
+def batch_hash(sampler: Sampler, steps: int, batch_size: int) -> str:
+    """SHA-256 of the token ids, targets included, of the first 64 and the last 64 batches of a run."""
+    digest = hashlib.sha256()
+    for step in sorted({*range(min(_HASHED_BATCHES, steps)), *range(max(0, steps - _HASHED_BATCHES), steps)}):
+        digest.update(sampler.window(step, batch_size).astype("<u4").tobytes())
+    return digest.hexdigest()
+
+
+def permute(index: Indices, size: int, keys: npt.NDArray[np.uint64]) -> Indices:
+    """Where a keyed permutation of 0 .. size-1 sends each index."""
+    left_size = math.isqrt(size - 1) + 1
+    right_size = -(-size // left_size)
+    out = _feistel(index, left_size, right_size, keys)
+    while (outside := out >= size).any():
+        out[outside] = _feistel(out[outside], left_size, right_size, keys)
+    return out
+
+
+def _feistel(index: Indices, left_size: int, right_size: int, keys: npt.NDArray[np.uint64]) -> Indices:
+    """A permutation of 0 .. left_size*right_size-1: each round adds a keyed hash of one half to the other."""
+    left_modulus, right_modulus = np.uint64(left_size), np.uint64(right_size)
+    left, right = index % left_modulus, index // left_modulus
+    for even, odd in zip(keys[0::2], keys[1::2], strict=True):
+        left = (left + _hash(right, even)) % left_modulus
+        right = (right + _hash(left, odd)) % right_modulus
+    return right * left_modulus + left
+
+
+def _hash(value: Indices, key: np.uint64) -> Indices:
+    """32 well-mixed bits of value and key: multiply, fold, multiply, keep the upper half."""
+    value = (value + key) * _FIRST_MULTIPLIER
+    value ^= value >> _HALF
+    value *= _SECOND_MULTIPLIER
+    return value >> _HALF
+
+
+@lru_cache(maxsize=64)
+def _epoch_keys(data_seed: int, epoch: int, context: int) -> tuple[npt.NDArray[np.uint64], int]:
+    """The round keys of an epoch's permutation and the offset of its cut, from SHA-256 of (seed, epoch)."""
+    words = []
+    for number in range(_ROUNDS + 1):
+        digest = hashlib.sha256(f"windtunnel sampler 1 {data_seed} {epoch} {number}".encode()).digest()
+        words.append(int.from_bytes(digest[:8], "little"))
+    return np.array(words[:_ROUNDS], dtype=np.uint64), words[_ROUNDS] % context
