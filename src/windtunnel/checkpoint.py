@@ -1,0 +1,195 @@
+"""Checkpoints: folders of safetensors and JSON that are either whole or not there.
+
+A folder is written under a temporary name, synced to disk and renamed. `checkpoint.json` lists every other file with
+its size and SHA-256, so that damage is found before anything is used. There are no pickles: loading runs no code.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from windtunnel.errors import InputError, WorkError
+
+FORMAT = 1
+INDEX = "checkpoint.json"
+_PARTIAL, _REPLACED = ".partial-", ".replaced-"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds: groups of named tensors ("model", "optimiser"), and everything else as JSON."""
+
+    folder: Path
+    tensors: dict[str, dict[str, Tensor]]
+    record: dict[str, Any]
+
+
+def save(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any]) -> None:
+    """Write a checkpoint; one file a group of tensors. An older checkpoint of the same name is replaced.
+
+    Raises `WorkError` if the disk refuses; then nothing is left behind and older checkpoints are untouched.
+    """
+    partial = folder.with_name(f"{_PARTIAL}{folder.name}")
+    with _reported(f"cannot write the checkpoint {folder}", cleanup=lambda: shutil.rmtree(partial, ignore_errors=True)):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for group, values in tensors.items():
+            save_file({name: value.contiguous() for name, value in values.items()}, partial / f"{group}.safetensors")
+        files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
+        index = {"format": FORMAT, "files": files, "record": record}
+        (partial / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False))
+        for path in partial.iterdir():
+            sync(path)
+        sync(partial)
+        _rename(partial, folder)
+        sync(folder.parent)
+
+
+def load(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
+    """Read a checkpoint after checking every file against its hash; `groups` limits what is read.
+
+    Raises `InputError` naming the file that is missing or damaged.
+    """
+    index = read_index(folder)
+    wanted = [name for name in index["files"] if groups is None or Path(name).stem in groups]
+    absent = [] if groups is None else [group for group in groups if f"{group}.safetensors" not in index["files"]]
+    if absent:
+        raise InputError(f"{folder}: the checkpoint holds no {' and no '.join(absent)} state")
+    for name in wanted:
+        _check(folder / name, index["files"][name])
+    try:
+        tensors = {Path(name).stem: load_file(folder / name) for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{folder}: cannot be read: {error}") from error
+    return Checkpoint(folder, tensors, index["record"])
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The list of files and the record of a checkpoint, without its tensors."""
+    path = folder / INDEX
+    index = read_json(path)
+    if index.get("format") != FORMAT or not isinstance(index.get("files"), dict) or "record" not in index:
+        raise InputError(f"{path}: not a checkpoint of format {FORMAT} (written by another version, or damaged)")
+    return index
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, by name. Half-written ones carry another name and are not among them."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and (path / INDEX).is_file())
+
+
+def recover(folder: Path) -> None:
+    """Tidy up after a killed process: delete what is half-written, put back what was being replaced."""
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith(_REPLACED) and not (whole := folder / path.name.removeprefix(_REPLACED)).exists():
+            path.rename(whole)
+        elif path.name.startswith((_PARTIAL, _REPLACED)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tied table appears once."""
+    persistent = model.state_dict(keep_vars=True)
+    parameters = dict(model.named_parameters())
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
+
+
+@torch.no_grad()
+def fill_model(model: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+    """Copy tensors into a model; names, shapes and dtypes must agree, else an `InputError` names `source`."""
+    targets = model_tensors(model)
+    if targets.keys() != tensors.keys():
+        odd = sorted(targets.keys() ^ tensors.keys())
+        raise InputError(f"{source}: its weights are not this model's; they differ in {', '.join(odd[:5])}")
+    for name, target in targets.items():
+        value = tensors[name]
+        if value.shape != target.shape or value.dtype != target.dtype:
+            raise InputError(f"{source}: {name} is {_form(value)}, the model's is {_form(target)}")
+        target.copy_(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or an `InputError` that names the file."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: damaged or unreadable: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged: expected a JSON object")
+    return value
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and put it in place of `path`."""
+    partial = path.with_name(f"{_PARTIAL}{path.name}")
+    with _reported(f"cannot write {path}", cleanup=lambda: partial.unlink(missing_ok=True)):
+        write(partial)
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a JSON file atomically."""
+    write_atomically(path, lambda partial: partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n"))
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    if folder.exists():
+        old = folder.with_name(f"{_REPLACED}{folder.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old)
+    else:
+        partial.rename(folder)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _check(path: Path, expected: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: missing from the checkpoint")
+    if _describe(path) != expected:
+        raise InputError(f"{path}: damaged: its size or SHA-256 is not the one recorded when it was written")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+@contextmanager
+def _reported(what: str, cleanup: Callable[[], object]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        cleanup()
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        raise WorkError(f"{what}: {'no space left on the disk' if full else error}; older ones are kept") from error

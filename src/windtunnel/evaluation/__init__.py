@@ -1,0 +1,1 @@
+"""Evaluation: questions put to a model, which nothing here trains or changes."""

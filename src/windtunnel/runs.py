@@ -1,0 +1,83 @@
+"""Trained models, opened from their run folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from windtunnel.checkpoint import checkpoints, fill_model, read_index, read_json
+from windtunnel.checkpoint import load as load_checkpoint
+from windtunnel.data.tokenizers import Tokenizer, load_tokenizer
+from windtunnel.errors import InputError
+from windtunnel.model import LanguageModel, LanguageModelLayer
+from windtunnel.spec import from_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its tokenizer (None if it has none), its spec, and what is on record about it.
+
+    record: `run.json`, with "result" (`result.json`, None while unfinished) and "checkpoint" (the folder read).
+    """
+
+    model: LanguageModelLayer
+    tokenizer: Tokenizer | None
+    spec: LanguageModel
+    record: dict[str, Any]
+
+
+def load(
+    folder: str | Path,
+    checkpoint: str | None = None,
+    device: str | torch.device = "cpu",
+    packages: tuple[str, ...] = (),
+) -> Run:
+    """Open a run: the weights at the end of its budget, or of an unfinished run its last checkpoint.
+
+    checkpoint: another one by its name ("step-40-horizon-0.5"). packages: the user's own, whose specs may be imported.
+    Every file is checked against its hash and the spec against its fingerprint; no code is loaded with a model.
+    Raises `InputError` naming what is missing or damaged.
+    """
+    path = Path(folder)
+    if not (path / "run.json").is_file():
+        found = "nothing there" if not path.exists() else "no run.json in it"
+        raise InputError(f"{path}: not a run folder: {found}")
+    record = read_json(path / "run.json")
+    result = read_json(path / "result.json") if (path / "result.json").is_file() else None
+    spec = _read_spec(path / "spec.json", record, packages)
+    source = _choose(path, checkpoint, result)
+    model = spec.build().to(device)
+    fill_model(model, load_checkpoint(source, ("model",)).tensors["model"], source)
+    tokenizer = load_tokenizer(path / "tokenizer") if (path / "tokenizer").is_dir() else None
+    return Run(model.eval(), tokenizer, spec, {**record, "result": result, "checkpoint": str(source)})
+
+
+def _read_spec(path: Path, record: dict[str, Any], packages: tuple[str, ...]) -> LanguageModel:
+    spec = from_json(read_json(path), packages, path="spec")
+    if not isinstance(spec, LanguageModel):
+        raise InputError(f"{path}: a {spec.kind}, not a language model")
+    if spec.fingerprint() != record["identity"]["spec"]["fingerprint"]:
+        raise InputError(f"{path}: changed since the run was begun: its fingerprint is not the one in run.json")
+    return spec
+
+
+def _choose(path: Path, name: str | None, result: dict[str, Any] | None) -> Path:
+    found = checkpoints(path / "checkpoints")
+    if name is not None:
+        known = ", ".join(each.name for each in found) or "none"
+        if name not in {each.name for each in found}:
+            raise InputError(f"{path}: has no checkpoint {name!r}; it has: {known}")
+        return path / "checkpoints" / name
+    final = None if result is None else result["horizons"]["1.0"]["checkpoint"]
+    if final is not None:
+        return path / str(final)
+    if not found:
+        raise InputError(f"{path}: no whole checkpoint yet; the run was stopped before its first one, or diverged")
+    return max(found, key=_order)
+
+
+def _order(folder: Path) -> tuple[int, int]:
+    """Unfinished work by its place in the run; weights at the end of a shorter horizon come last in choice."""
+    record = read_index(folder)["record"]
+    return (-1, 0) if record["final"] else (record["state"]["segment"], record["state"]["step"])

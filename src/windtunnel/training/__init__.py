@@ -1,0 +1,1 @@
+"""One training loop for every architecture: settings, optimisers, schedules, logs, resumption."""

@@ -1,0 +1,113 @@
+"""What a run writes while it trains: `metrics.jsonl`, and TensorBoard's event files where tensorboard is installed."""
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from windtunnel.checkpoint import sync
+from windtunnel.errors import InputError, WorkError
+
+_logger = logging.getLogger(__name__)
+_FLUSH_ROWS, _FLUSH_SECONDS = 256, 2.0
+_SCALARS = ("loss", "lr", "grad_norm", "evaluation_loss", "bits_per_byte")
+_told: set[str] = set()
+
+
+class MetricsLog:
+    """Rows of JSON appended to a file, buffered. A resumed run first cuts the file back to where its checkpoint was."""
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        written = path.stat().st_size if path.exists() else 0
+        if written < length:
+            raise InputError(
+                f"{path}: holds {written} bytes where the checkpoint says {length}; it was cut or replaced"
+            )
+        self._file = path.open("ab")
+        self._file.truncate(length)
+        self._buffer: list[str] = []
+        self._flushed = time.monotonic()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row; what is not finite becomes null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        self._buffer.append(json.dumps(finite, allow_nan=False) + "\n")
+        if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the rows to the operating system."""
+        rows, self._buffer = self._buffer, []
+        try:
+            self._file.write("".join(rows).encode())
+            self._file.flush()
+        except OSError as error:
+            raise WorkError(f"{self._file.name}: cannot write: {error}; the last checkpoint is kept") from error
+        self._flushed = time.monotonic()
+
+    def settle(self) -> int:
+        """Flush to the disk itself; returns the length of the file, which a checkpoint records."""
+        self.flush()
+        sync(Path(self._file.name))
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Write what is left."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+
+class EventLog:
+    """TensorBoard events, one subfolder for the trunk and one for each cooldown branch."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self._folder, self._first_step = folder, first_step
+        self._writers: dict[str, Any] = {}
+        self._available = _tensorboard_installed()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write the scalars of a row as one event (a call of torch's `add_scalar` for each takes 4x as long)."""
+        if not self._available:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=row[name]) for name in _SCALARS if row.get(name) is not None]
+        event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
+        self._writer(row["horizon"]).add_event(event)
+
+    def close(self) -> None:
+        """Finish the event files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, horizon: float | None) -> Any:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        name = "trunk" if horizon is None else f"horizon-{horizon}"
+        if name not in self._writers:
+            self._writers[name] = writer = EventFileWriter(str(self._folder / name))
+            start = SessionLog(
+                status=SessionLog.START
+            )  # tells readers to drop what a killed run wrote beyond this step
+            writer.add_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
+        return self._writers[name]
+
+
+def _tensorboard_installed() -> bool:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        if "tensorboard" not in _told:
+            _told.add("tensorboard")
+            _logger.warning("tensorboard is not installed: no event files (pip install 'windtunnel[tensorboard]')")
+        return False
+    return True

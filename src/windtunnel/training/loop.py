@@ -1,0 +1,107 @@
+"""One optimiser step, and the state that it changes."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from windtunnel.checkpoint import fill_model, model_tensors
+from windtunnel.data.sampler import Sampler
+from windtunnel.execution import Resolved
+from windtunnel.training.optimisers import build_optimiser
+from windtunnel.training.optimisers.state import flatten_state, restore_state
+from windtunnel.training.schedule import learning_rate
+from windtunnel.training.settings import TrainingSettings
+
+Snapshot = dict[str, dict[str, Tensor]]
+
+
+class Trainer:
+    """A model with its optimiser and its data. Step n depends on the weights, the optimiser's state and n alone."""
+
+    def __init__(self, model: nn.Module, sampler: Sampler, settings: TrainingSettings, execution: Resolved) -> None:
+        self.model: Any = execution.prepare(model).train()
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = build_optimiser(model, settings)
+        self.sampler, self.settings, self.execution = sampler, settings, execution
+
+    def advance(self, step: int, horizon: float | None) -> tuple[float, Tensor, Tensor]:
+        """One step of the loop: data, loss, gradients, clipping, update, projection.
+
+        Returns the learning rate, and on the device the cross-entropy in nats and the gradient's norm before clipping.
+        """
+        rate = learning_rate(self.settings, step, horizon)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self._seed(step)
+        loss = self._backward(step)
+        norm = self._clip()
+        self.optimiser.step()
+        self.model.project_()
+        self.optimiser.zero_grad(set_to_none=True)
+        return rate, loss, norm
+
+    def warm_up(self) -> float:
+        """Compile by running forward and backward once without an update; returns the seconds it took."""
+        began = time.perf_counter()
+        self._seed(0)
+        self._backward(0)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.execution.synchronize()
+        return time.perf_counter() - began
+
+    def snapshot(self) -> Snapshot:
+        """Copies of the weights and of the optimiser's state, in main memory."""
+        return {
+            "model": _copied(model_tensors(self.model)),
+            "optimiser": _copied(flatten_state(self.optimiser, self.model)),
+        }
+
+    def restore(self, snapshot: Snapshot, source: object) -> None:
+        """Go back to a snapshot; `source` names it in errors."""
+        fill_model(self.model, snapshot["model"], source)
+        restore_state(self.optimiser, self.model, snapshot["optimiser"])
+
+    def _seed(self, step: int) -> None:
+        """Whatever a layer draws from torch's global generator is a function of (seed, step)."""
+        seed = (self.settings.seed * 1_000_003 + step) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.execution.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _backward(self, step: int) -> Tensor:
+        batch = self.sampler.batch(step, self.settings.batch_size)
+        counted = int((batch.targets >= 0).sum()) if self.settings.accumulation > 1 else 0
+        rows = self.settings.batch_size // self.settings.accumulation
+        total: Tensor | None = None
+        for first in range(0, self.settings.batch_size, rows):
+            targets = batch.targets[first : first + rows]
+            share = float((targets >= 0).sum()) / counted if counted else 1.0
+            documents = None if batch.documents is None else self._to_device(batch.documents[first : first + rows])
+            with self.execution.autocast():
+                tokens = self._to_device(batch.tokens[first : first + rows])
+                loss = self.model.loss(tokens, self._to_device(targets), documents)
+            (loss.total * share).backward() if share != 1.0 else loss.total.backward()
+            part = loss.cross_entropy.detach() * share
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def _clip(self) -> Tensor:
+        """Scale the gradients to a global norm of at most `clip`; returns the norm they had."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        clip = self.settings.clip
+        if clip is not None and (norm.device.type != "cpu" or not norm <= clip):  # a GPU is not asked: it would wait
+            nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
+        return norm
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.execution.device.type != "cuda":
+            return values.to(self.execution.device)
+        return values.pin_memory().to(self.execution.device, non_blocking=True)
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

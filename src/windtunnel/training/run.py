@@ -1,0 +1,189 @@
+"""`train`: one run, from settings to a run folder with its result."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from windtunnel.checkpoint import read_json, write_json
+from windtunnel.data.sampler import Sampler, batch_hash
+from windtunnel.data.shards import Dataset, default_cache
+from windtunnel.errors import InputError
+from windtunnel.execution import Execution, Resolved, measured_peak
+from windtunnel.model import LanguageModel
+from windtunnel.training.folder import RunFolder
+from windtunnel.training.horizons import Horizons, imputed_loss
+from windtunnel.training.interruption import noted_signals
+from windtunnel.training.loop import Trainer
+from windtunnel.training.progress import Report
+from windtunnel.training.session import Options, Session
+from windtunnel.training.settings import TrainingSettings
+
+FORMAT = 1
+_DEFAULT = Execution()
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `result.json` holds. `horizons` maps "0.5", "1.0", ... to tokens, loss, bits_per_byte, checkpoint, ...
+
+    A diverged run has the initial loss in place of each horizon it did not reach, marked `imputed` (protocol 6.5).
+    skipped_steps: updates left out (none are). nonfinite_steps: steps whose loss or gradient was not finite.
+    seconds: training time with all branches; compile_seconds comes on top.
+    """
+
+    horizons: dict[str, dict[str, Any]]
+    initial_loss: float | None
+    diverged: bool
+    skipped_steps: int
+    nonfinite_steps: int
+    seconds: float
+    compile_seconds: float
+    batch_hash: str
+
+    @property
+    def loss(self) -> float:
+        """Held-out nats per token at the end of the budget."""
+        return float(self.horizons["1.0"]["loss"])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "RunResult":
+        return cls(**record)
+
+
+def train(
+    spec: LanguageModel,
+    settings: TrainingSettings,
+    dataset: Dataset,
+    folder: str | Path,
+    execution: Execution = _DEFAULT,
+    resume: bool = False,
+    progress: Report | None = None,
+    stop: Callable[[], bool] | None = None,
+    *,
+    save_seconds: float = 60.0,
+    keep: int = 2,
+    events: bool = True,
+) -> RunResult:
+    """Train one model and evaluate it at every horizon; everything is left in `folder`.
+
+    The weights are a pure function of (spec, settings, data): a run killed at any moment and resumed ends with the same
+    bits on the same machine with the same execution settings. With `resume`, an empty folder is begun and a finished
+    one returns its result. progress: called a few times a second. stop: asked before every step.
+    save_seconds, keep: how often a checkpoint is written and how many are kept. events: write TensorBoard's files.
+
+    Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
+    saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
+    """
+    _check(spec, settings, dataset, save_seconds, keep)
+    resolved = execution.resolve()
+    sampler = Sampler(dataset.train, settings.context, settings.data_seed)
+    hash_of_batches = batch_hash(sampler, settings.steps, settings.batch_size)
+    run = RunFolder(Path(folder))
+    with run.locked():
+        found = run.identify(_identity(spec, settings, dataset, resolved, hash_of_batches), resume)
+        if found and (run.path / RESULT).is_file():
+            return RunResult.from_json(read_json(run.path / RESULT))
+        write_json(run.path / "spec.json", spec.to_json())
+        dataset.tokenizer.save(run.path / "tokenizer")
+        with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted_signals() as signals:
+            trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
+            horizons = Horizons(dataset.heldout, dataset.tokenizer.token_bytes, settings, run.path)
+            options = Options(
+                stop=stop,
+                report=progress,
+                save_seconds=save_seconds,
+                keep=keep,
+                events=events,
+                **_costs(trainer, progress),
+            )
+            compile_seconds = trainer.warm_up() if resolved.compile else 0.0
+            session = Session(trainer, run, horizons, signals, options)
+            session.run()
+        result = _result(session, horizons, spec.vocab, compile_seconds, hash_of_batches)
+        write_json(run.path / RESULT, result.to_json())
+        return result
+
+
+def _check(spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, save_seconds: float, keep: int) -> None:
+    vocab = dataset.tokenizer.vocab
+    if spec.vocab < vocab:
+        raise InputError(
+            f"vocab is {spec.vocab}, but the tokenizer has {vocab} tokens; build the model with vocab={vocab}"
+        )
+    if settings.context > spec.context:
+        raise InputError(f"context is {settings.context}, but the model is meant for at most {spec.context}")
+    if keep < 1:
+        raise InputError(f"keep is {keep}; at least 1 checkpoint must be kept")
+    if not save_seconds >= 0:
+        raise InputError(f"save_seconds is {save_seconds}; it must be at least 0")
+
+
+def _identity(
+    spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, resolved: Resolved, hash_of_batches: str
+) -> dict[str, Any]:
+    """What `run.json` records; a resumed run must agree with the part under "identity"."""
+    return {
+        "format": FORMAT,
+        "identity": {
+            "settings": settings.to_json(),
+            "spec": {"fingerprint": spec.fingerprint()},
+            "data": {"batch_hash": hash_of_batches, "tokenizer": dataset.tokenizer.fingerprint},
+            "execution": {"dtype": resolved.dtype},
+        },
+        "execution": resolved.to_json(),
+        "data": dataset.record,
+        "versions": {"torch": torch.__version__, "python": platform.python_version(), "platform": platform.platform()},
+    }
+
+
+def _costs(trainer: Trainer, progress: Report | None) -> dict[str, Any]:
+    """Training FLOPs per token, three forward passes' worth, and the peak to hold them against."""
+    costs = trainer.model.costs(trainer.settings.context)
+    return {
+        "model_flops": 3 * sum(cost.model for cost in costs),
+        "hardware_flops": 3 * sum(cost.hardware for cost in costs),
+        "peak": None if progress is None else measured_peak(trainer.execution, default_cache()),
+    }
+
+
+def _result(
+    session: Session, horizons: Horizons, vocab: int, compile_seconds: float, hash_of_batches: str
+) -> RunResult:
+    state = session.state
+    results = dict(state.horizons)
+    for segment in session.plan:
+        if segment.horizon is not None and str(segment.horizon) not in results:
+            losses = horizons.imputed(imputed_loss(state.watch.initial, vocab))
+            horizons.store(segment.horizon, losses)
+            results[str(segment.horizon)] = {
+                "steps": segment.stop,
+                "tokens": segment.stop * session.settings.step_tokens,
+                "loss": losses.loss,
+                "bits_per_byte": losses.bits_per_byte,
+                "evaluated_tokens": int(losses.tokens.sum()),
+                "seconds": None,
+                "checkpoint": None,
+                "imputed": True,
+            }
+    return RunResult(
+        horizons=results,
+        initial_loss=state.watch.initial,
+        diverged=session.diverged,
+        skipped_steps=0,
+        nonfinite_steps=state.watch.nonfinite,
+        seconds=session.total_seconds,
+        compile_seconds=compile_seconds,
+        batch_hash=hash_of_batches,
+    )
+
+
+def _cuda_devices(resolved: Resolved) -> list[int]:
+    return [resolved.device.index or 0] if resolved.device.type == "cuda" else []

@@ -1,0 +1,118 @@
+"""What a run is: budget, optimiser and schedule. Everything here is part of the run's identity."""
+
+import math
+from typing import Literal
+
+from windtunnel.spec import Spec, nearest
+from windtunnel.training.optimisers import OPTIMISERS
+
+
+class TrainingSettings(Spec):
+    """A training run as a value: the weights are a pure function of (spec, settings, data).
+
+    tokens:        budget D of the longest horizon, rounded to whole steps.
+    batch_size:    sequences an optimiser step; `accumulation` cuts it into equal micro-batches (same data; results
+                   differ by rounding only).
+    schedule:      "wsd" warms up, stays constant, falls linearly over the last `cooldown` share of a horizon;
+                   "cosine" falls over everything after the warm-up. Both end at `floor` times the learning rate.
+    warmup:        share of D's steps, also for shorter horizons, since they branch off one trunk.
+    horizons:      fractions of D at which a fully decayed run is evaluated (WSD only; the last is always 1).
+    evaluation_tokens: held-out tokens scored at each horizon; None takes all.
+    """
+
+    tokens: int
+    context: int
+    batch_size: int
+    learning_rate: float
+    accumulation: int = 1
+    optimiser: str = "adamw"
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    warmup: float = 0.03
+    cooldown: float = 0.2
+    floor: float = 0.0
+    weight_decay: float = 0.1
+    betas: tuple[float, ...] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip: float | None = 1.0
+    seed: int = 0
+    data_seed: int = 0
+    horizons: tuple[float, ...] = (1.0,)
+    evaluation_tokens: int | None = None
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one optimiser step."""
+        return self.batch_size * self.context
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the longest horizon."""
+        return round(self.tokens / self.step_tokens)
+
+    @property
+    def warmup_steps(self) -> int:
+        return round(self.warmup * self.steps)
+
+    def horizon_steps(self, horizon: float) -> int:
+        """Optimiser steps of the run that ends at this fraction of the budget."""
+        return round(horizon * self.steps)
+
+    def cooldown_start(self, horizon: float) -> int:
+        """The step at which a horizon leaves the trunk and its learning rate begins to fall (WSD)."""
+        steps = self.horizon_steps(horizon)
+        return steps - round(self.cooldown * steps)
+
+    def validate(self) -> None:
+        for name in ("tokens", "context", "batch_size", "accumulation"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("optimiser", self.optimiser in OPTIMISERS, "a known one" + nearest(self.optimiser, OPTIMISERS))
+        self._validate_optimiser()
+        self._validate_budget()
+        self._validate_horizons()
+
+    def _validate_optimiser(self) -> None:
+        positive = "a finite number above 0"
+        self._require("learning_rate", 0 < self.learning_rate < math.inf, positive)
+        self._require("eps", 0 < self.eps < math.inf, positive)
+        self._require("clip", self.clip is None or 0 < self.clip < math.inf, positive + ", or None for no clipping")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number of at least 0")
+        self._require("warmup", 0 <= self.warmup < 1, "a share of the steps, from 0 to below 1")
+        self._require("cooldown", 0 <= self.cooldown <= 1, "a share of the steps, from 0 to 1")
+        self._require("floor", 0 <= self.floor <= 1, "a share of the learning rate, from 0 to 1")
+        whole = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        self._require("betas", whole, "two numbers from 0 to below 1")
+        for name in ("seed", "data_seed"):
+            self._require(name, 0 <= getattr(self, name) < 2**63, "a whole number from 0 to 2^63 - 1")
+
+    def _validate_budget(self) -> None:
+        self._require(
+            "batch_size", self.batch_size % self.accumulation == 0, f"a multiple of accumulation={self.accumulation}"
+        )
+        self._require(
+            "tokens", self.tokens >= self.step_tokens, f"at least one step of {self.step_tokens} (batch_size x context)"
+        )
+        enough = self.evaluation_tokens is None or self.evaluation_tokens >= 1
+        self._require("evaluation_tokens", enough, "at least 1, or None for all held-out documents")
+
+    def _validate_horizons(self) -> None:
+        rising = list(self.horizons) == sorted(set(self.horizons)) and bool(self.horizons)
+        good = rising and self.horizons[0] > 0 and self.horizons[-1] == 1.0
+        self._require("horizons", good, "rising fractions of the budget, of which the last is 1.0")
+        if self.schedule == "cosine":
+            self._require(
+                "horizons", len(self.horizons) == 1, "(1.0,) for the cosine schedule, whose shorter runs share no trunk"
+            )
+            return
+        ends = [self.horizon_steps(horizon) for horizon in self.horizons]
+        apart = ends[0] >= 1 and len(set(ends)) == len(ends)
+        self._require("horizons", apart, f"far enough apart to differ in whole steps; {self.steps} steps give {ends}")
+        first = self.cooldown_start(self.horizons[0])
+        fits = self.warmup_steps <= first
+        self._require(
+            "warmup",
+            fits,
+            f"over by step {first}, where the first horizon's cooldown begins; it takes {self.warmup_steps} steps",
+        )
+
+    def _require(self, name: str, condition: bool, allowed: str) -> None:
+        self.require(condition, f"{name} is {getattr(self, name)!r}; it must be {allowed}")
