@@ -1,0 +1,73 @@
+"""The page: which sections, in which order."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from windtunnel.comparison.report.costs import cost_section, pareto_section
+from windtunnel.comparison.report.evidence import caveats_section, equal_section, machine_section
+from windtunnel.comparison.report.glossary import glossary_section
+from windtunnel.comparison.report.headline import seeds_section, verdict_section
+from windtunnel.comparison.report.losses import loss_section
+from windtunnel.comparison.report.minimality import minimality_section, settings_section
+from windtunnel.comparison.report.numbers import numbers_section
+from windtunnel.comparison.report.reading import Study, items, read
+from windtunnel.comparison.report.sweeps import sweep_section
+from windtunnel.report import figures, page, write_page
+
+FILE = "report.html"
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> Path:
+    """Writes report.html into the study's folder, atomically, and returns its path."""
+    return write_page(Path(folder) / FILE, render_report(results))
+
+
+def render_report(results: Mapping[str, Any]) -> str:
+    """The report as one self-contained page: the same results give the same text."""
+    study = read(results)
+    sections = [
+        verdict_section(study),
+        loss_section(study),
+        seeds_section(study),
+        sweep_section(study),
+        pareto_section(study),
+        cost_section(study),
+        minimality_section(study),
+        settings_section(study),
+        equal_section(study),
+        caveats_section(study),
+        numbers_section(study),
+        glossary_section(),
+        machine_section(study),
+    ]
+    shown = [section for section in sections if section is not None]
+    return page(study.title, shown, kicker=_kicker(study), summary=_summary(study), footer=_footer(study))
+
+
+def _kicker(study: Study) -> str:
+    seeds = len(items(study.part("settings").get("seeds")))
+    parts = [
+        f"{study.raw['preset']} preset" if study.raw.get("preset") else "",
+        f"{seeds} seeds" if seeds else "",
+        f"{study.part('data')['name']}" if study.part("data").get("name") else "",
+        str(study.raw.get("created") or "")[:10],
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _summary(study: Study) -> str:
+    """The study in two sentences: what was compared on what, and each arm's word."""
+    base, tokens = study.baseline, study.number("settings", "tokens")
+    if base is None:
+        return ""
+    size, length = figures.counted(base.number("n_body")), figures.counted(tokens)
+    trained = f", each trained on {length} tokens" if tokens else ""
+    words = [f"{one.variant.name}: {one.verdict}" for one in study.comparisons]
+    failed = [f"{arm.name}: failed" for arm in study.arms if arm.failed]
+    return f"{len(study.arms)} architectures of about {size} body parameters{trained}, against {base.label}. {'; '.join([*words, *failed])}."
+
+
+def _footer(study: Study) -> str:
+    version = study.part("versions").get("windtunnel")
+    return f"Windtunnel{f' {version}' if version else ''} · study {study.raw.get('study', '')} · everything here can be recomputed from results.json"

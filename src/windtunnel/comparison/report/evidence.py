@@ -1,0 +1,108 @@
+"""Why to believe it, and what it does not say: what was held equal, failures, caveats, data and machine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from windtunnel.comparison.report.reading import Study, items, mapping
+from windtunnel.report import Block, Facts, Items, Part, Prose, Section, Table, figures
+from windtunnel.report.markup import tag
+
+_DATA = {
+    "name": "Corpus", "source": "Source", "fingerprint": "Fingerprint", "bytes": "Bytes", "documents": "Documents",
+    "train_tokens": "Training tokens", "heldout_tokens": "Held-out tokens", "heldout_documents": "Held-out documents",
+    "duplicates_dropped": "Duplicates dropped", "overlap_13gram": "Held-out documents sharing a 13-gram with training",
+    "epochs": "Epochs", "tokenizer": "Tokenizer", "tokenizer_fingerprint": "Tokenizer fingerprint", "vocab": "Vocabulary",
+    "bytes_per_token": "Bytes a token", "leak": "Document boundaries",
+}  # fmt: skip
+_HASHES = ("fingerprint", "tokenizer_fingerprint")
+
+
+def equal_section(study: Study) -> Section:
+    """The rules and the hashes that prove them."""
+    rows = [mapping(row) for row in items(study.raw.get("held_equal"))]
+    lines = [
+        (str(r.get("what", "")), str(r.get("rule", "")), tag("code", figures.plain(r.get("evidence", ""))))
+        for r in rows
+    ]
+    parts: list[Part] = []
+    if lines:
+        parts.append(Table(caption="Equal for all arms", columns=("what", "rule", "evidence"), rows=lines))
+    hashes = [(arm.name, str(arm.raw["batch_hash"])) for arm in study.arms if arm.raw.get("batch_hash")]
+    if hashes:
+        parts.append(_hashes(hashes))
+    lead = "A comparison is fair only when everything except the idea is the same. These are the rules, and what shows that they held."
+    return Section(
+        key="equal",
+        title="What was held equal",
+        short="Held equal",
+        lead=lead,
+        parts=parts or [Prose(["Nothing was recorded."])],
+    )
+
+
+def _hashes(hashes: list[tuple[str, str]]) -> Table:
+    same = len({value for _, value in hashes}) == 1
+    note = (
+        "All arms read the same batches in the same order."
+        if same
+        else "The arms did NOT read the same batches: their losses are not comparable."
+    )
+    rows = [(name, tag("code", value)) for name, value in hashes]
+    return Table(
+        caption="Hash of the token ids of the first and last 64 batches",
+        columns=("arm", "SHA-256"),
+        rows=rows,
+        note=note,
+    )
+
+
+def caveats_section(study: Study) -> Section:
+    """Failures and caveats, and notes of the study."""
+    failures = [mapping(one) for one in items(study.raw.get("failures"))]
+    parts: list[Part] = []
+    if failures:
+        lines = [tuple(str(one.get(key, figures.MISSING)) for key in ("arm", "job", "error")) for one in failures]
+        parts.append(Table(caption="What failed", columns=("arm", "job", "error"), rows=lines))
+    else:
+        parts.append(Prose(["No run failed."]))
+    caps = [f"{one.variant.name}: {cap}" for one in study.comparisons for cap in items(one.raw.get("caps"))]
+    for title, texts in (
+        ("Caps on verdicts", caps),
+        ("Caveats", study.texts("caveats")),
+        ("Notes", study.texts("notes")),
+    ):
+        if texts:
+            parts.append(Block(title=title, parts=[Items(items=texts)]))
+    return Section(key="caveats", title="Failures and caveats", short="Caveats", parts=parts)
+
+
+def machine_section(study: Study) -> Section:
+    """Settings, data, versions."""
+    data = study.part("data")
+    known = {key: data[key] for key in (*_DATA, *data) if key in data and not isinstance(data[key], dict)}
+    parts: list[Part] = []
+    for title, facts in (
+        ("Settings", _facts(study.part("settings"))),
+        ("Data", [(_DATA.get(key, str(key)), _datum(key, value)) for key, value in known.items()]),
+        ("Versions and machine", _facts(study.part("versions"))),
+        ("Study", _facts({key: study.raw[key] for key in ("study", "preset", "created") if key in study.raw})),
+    ):
+        if facts:
+            parts.append(Block(title=title, parts=[Facts(facts=facts)]))
+    return Section(key="machine", title="Settings, data, machine and versions", short="Data and machine", parts=parts)
+
+
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str | Markup]]:
+    return [(str(key).replace("_", " "), figures.plain(value)) for key, value in values.items()]
+
+
+def _datum(key: str, value: Any) -> str | Markup:
+    if key in _HASHES:
+        return tag("code", str(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return figures.exact(value)
+    if key == "overlap_13gram" and isinstance(value, float) and value <= 1:
+        return f"{100 * value:.0f} %"
+    return figures.plain(value)

@@ -1,0 +1,92 @@
+"""Is it minimal? What an arm changes against the baseline, and the settings it brings of its own."""
+
+from windtunnel.comparison.report.reading import Arm, Study, items
+from windtunnel.report import Block, Details, Facts, Part, Prose, Section, Table, figures
+from windtunnel.report.markup import tag
+
+
+def minimality_section(study: Study) -> Section | None:
+    """A table over the arms, then each arm's spec difference."""
+    arms = [
+        arm
+        for arm in study.arms
+        if not arm.is_baseline and (arm.part("minimality") or items(arm.raw.get("spec_difference")))
+    ]
+    if not arms:
+        return None
+    parts: list[Part] = [_table(arms), *(_block(arm) for arm in arms)]
+    lead = "What each idea adds in parts, parameters, settings, FLOPs and state. Everything that is not listed here is the same code."
+    return Section(key="minimal", title="Is it minimal?", lead=lead, parts=parts)
+
+
+def settings_section(study: Study) -> Section:
+    """Where an arm departs from the common training settings, and why."""
+    rows = []
+    for arm in study.arms:
+        for name, entry in arm.part("own_settings").items():
+            common, own, why = [*items(entry), None, None, None][:3]
+            rows.append((arm.name, str(name), figures.plain(common), figures.plain(own), str(why or figures.MISSING)))
+    lead = "Settings that belong to an idea travel with it; all others, the optimiser and its schedule included, are common."
+    if not rows:
+        return Section(
+            key="own-settings", title="Own settings", lead=lead, parts=[Prose(["No arm has settings of its own."])]
+        )
+    columns = ("arm", "setting", "common", "own", "reason")
+    return Section(
+        key="own-settings",
+        title="Own settings",
+        lead=lead,
+        parts=[Table(caption="Settings of single arms", columns=columns, rows=rows)],
+    )
+
+
+def _table(arms: list[Arm]) -> Table:
+    rows = []
+    for arm in arms:
+        added, removed = (items(arm.part("minimality").get(f"parts_{what}")) for what in ("added", "removed"))
+        rows.append(
+            (
+                arm.name,
+                _count(arm.number("minimality", "parameters")),
+                _count(arm.number("minimality", "settings")),
+                figures.ratio(arm.number("minimality", "flops")),
+                figures.ratio(arm.number("minimality", "state")),
+                f"{len(added)} added, {len(removed)} removed",
+                str(len(items(arm.raw.get("spec_difference")))),
+            )
+        )
+    columns = ("arm", "parameters", "settings", "FLOPs a token", "state", "parts", "spec lines changed")
+    return Table(caption="Against the baseline", columns=columns, rows=rows, numeric=(1, 2, 3, 4, 6))
+
+
+def _block(arm: Arm) -> Block:
+    parts: list[Part] = [Facts(facts=_facts(arm))]
+    changed = [[*items(row), None, None, None][:3] for row in items(arm.raw.get("spec_difference"))]
+    if changed:
+        rows = [
+            (tag("code", str(path)), tag("code", figures.plain(base)), tag("code", figures.plain(own)))
+            for path, base, own in changed
+        ]
+        table = Table(
+            caption=f"Spec of {arm.name}, where it differs", columns=("field", "baseline", arm.name), rows=rows
+        )
+        parts.append(table if len(rows) <= 8 else Details(title=f"{len(rows)} fields differ", parts=[table]))
+    return Block(title=f"{arm.name}: {arm.label}" if arm.label != arm.name else arm.name, parts=parts)
+
+
+def _facts(arm: Arm) -> list[tuple[str, str]]:
+    block, matching = arm.part("minimality"), arm.part("matching")
+    facts = [
+        ("Adds", "; ".join(str(part) for part in items(block.get("parts_added"))) or "nothing"),
+        ("Removes", "; ".join(str(part) for part in items(block.get("parts_removed"))) or "nothing"),
+    ]
+    if matching:
+        knob = f"{figures.plain(matching.get('knob'))} = {figures.plain(matching.get('value'))}"
+        facts.append(("Matched by", f"{knob} (gap {figures.gap(figures.number_or_none(matching.get('gap')))})"))
+    if arm.raw.get("paper"):
+        facts.append(("Paper", str(arm.raw["paper"])))
+    return facts
+
+
+def _count(value: float | None) -> str:
+    return figures.MISSING if value is None else figures.signed(value, 0) if value else "0"

@@ -1,0 +1,40 @@
+"""HTML and SVG elements as values; everything that is not markup already is escaped."""
+
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+Attribute = str | float | int | bool | None
+
+
+def tag(name: str, *children: str | Markup, **attributes: Attribute) -> Markup:
+    """One element. `class_` and the like lose their underscore, inner underscores become hyphens; None and False are left out."""
+    written = Markup("").join(
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _text(value))
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    inside = Markup("").join(escape(child) for child in children)
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inside)
+
+
+def joined(children: Iterable[Markup], between: str = "") -> Markup:
+    """Elements one after the other."""
+    return Markup(between).join(children)
+
+
+def path(points: Iterable[tuple[float, float]]) -> str:
+    """The `d` of a polyline through the points."""
+    return "".join(f"{'L' if k else 'M'}{short(x)} {short(y)}" for k, (x, y) in enumerate(points))
+
+
+def short(value: float) -> str:
+    """A coordinate with one decimal, no trailing zero."""
+    text = f"{value:.1f}"
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _text(value: Attribute) -> str:
+    if value is True:
+        return ""
+    return short(value) if isinstance(value, float) else str(value)
