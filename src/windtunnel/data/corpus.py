@@ -22,7 +22,9 @@ DOCUMENT_BYTES = 8192
 FEWEST_DOCUMENTS = 10
 LARGEST_HELDOUT_SHARE = 0.1
 FEWEST_HELDOUT_DOCUMENTS = 16
+LARGEST_SHARED = 0.5
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_BUILD_PREFIXES = ("config-", "_sysconfigdata")  # written by the build: they name its machine
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,8 @@ class Division:
     train: list[Document]
     heldout: list[Document]
     duplicates_dropped: int
-
-    def overlap(self) -> Overlap:
-        """The share of held-out runs of 13 words that training has too (printed, never filtered)."""
-        return measure_overlap((d.text for d in self.train), (d.text for d in self.heldout))
+    near_duplicates_dropped: int
+    overlap: Overlap
 
 
 def read_corpus(paths: Sequence[Path | str] | None = None, text_field: str = "text") -> Corpus:
@@ -95,7 +95,8 @@ def split(corpus: Corpus, heldout_bytes: int) -> Division:
     Documents are taken until `heldout_bytes` are held out, never more than a tenth of the corpus. Long ones, over a
     sixteenth of the request, are passed over while shorter ones suffice: a score over few documents is a poor sample.
     The choice depends on neither tokenizer nor seed. Held-out documents stay in the order of their hashes, so that
-    the first so many are a sample too.
+    the first so many are a sample too. One that shares more than half of its runs of 13 words with training is left
+    out of both (unless most are such), for it would measure memory.
     """
     first: dict[str, Document] = {}
     for document in corpus.documents:
@@ -106,7 +107,17 @@ def split(corpus: Corpus, heldout_bytes: int) -> Division:
     chosen = _hold_out(documents, heldout_bytes, int(LARGEST_HELDOUT_SHARE * corpus.bytes))
     held = set(chosen)
     train = [document for index, document in enumerate(documents) if index not in held]
-    return Division(train, [documents[index] for index in chosen], len(corpus.documents) - len(documents))
+    heldout = [documents[index] for index in chosen]
+    overlap = measure_overlap((document.text for document in train), (document.text for document in heldout))
+    new = [i for i in range(len(heldout)) if overlap.shared[i] <= LARGEST_SHARED * overlap.total[i]]
+    kept = new if 2 * len(new) >= len(heldout) else list(range(len(heldout)))
+    return Division(
+        train=train,
+        heldout=[heldout[i] for i in kept],
+        duplicates_dropped=len(corpus.documents) - len(documents),
+        near_duplicates_dropped=len(heldout) - len(kept),
+        overlap=overlap.only(kept),
+    )
 
 
 def _hold_out(documents: list[Document], wanted: int, largest: int) -> list[int]:
@@ -193,7 +204,7 @@ def _standard_library() -> Corpus:
     documents = []
     for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts):
         parts = path.relative_to(root).parts
-        if _LEFT_OUT.isdisjoint(parts[:-1]) and not parts[-1].startswith("_sysconfigdata"):
+        if _LEFT_OUT.isdisjoint(parts[:-1]) and not any(part.startswith(_BUILD_PREFIXES) for part in parts):
             documents += _source_file(path, "/".join(parts))
     if not documents:
         raise InputError(f"this Python has no standard library source in {root}; name a text with --data")

@@ -4,7 +4,7 @@ Words are what ASCII whitespace separates. Words and runs are compared by 64-bit
 megabytes at a time, so that 12 MB take about a second.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,26 +23,39 @@ _WHITESPACE[[9, 10, 11, 12, 13, 32]] = True
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Share of the held-out runs that occur in training, and share of held-out documents with at least one."""
+    """For each held-out document, how many runs of 13 words it has and how many of them training has too."""
 
-    grams: float
-    documents: float
+    shared: tuple[int, ...]
+    total: tuple[int, ...]
+
+    @property
+    def grams(self) -> float:
+        """Share of all held-out runs that training has too."""
+        return sum(self.shared) / max(sum(self.total), 1)
+
+    @property
+    def documents(self) -> float:
+        """Share of the held-out documents that have at least one such run."""
+        return sum(1 for count in self.shared if count) / max(len(self.shared), 1)
+
+    def only(self, kept: Sequence[int]) -> "Overlap":
+        """The same figures for some of the documents."""
+        return Overlap(tuple(self.shared[i] for i in kept), tuple(self.total[i] for i in kept))
 
 
 def measure_overlap(train: Iterable[str], heldout: Iterable[str], words: int = WORDS) -> Overlap:
     """Compare all runs of `words` words inside held-out documents with those inside training documents."""
     asked = [_document_grams(text, words) for text in heldout]
+    total = tuple(grams.size for grams in asked)
     wanted = np.unique(np.concatenate(asked)) if asked else np.zeros(0, np.uint64)
     if wanted.size == 0:
-        return Overlap(0.0, 0.0)
+        return Overlap((0,) * len(asked), total)
     found = np.zeros(wanted.size, dtype=bool)
     for grams in _all_grams(train, words):
         place = np.searchsorted(wanted, grams)
         place[place == wanted.size] = 0
         found[place[wanted[place] == grams]] = True
-    hits = [found[np.searchsorted(wanted, grams)] for grams in asked]
-    shared = int(sum(hit.sum() for hit in hits))
-    return Overlap(shared / sum(hit.size for hit in hits), float(np.mean([bool(hit.any()) for hit in hits])))
+    return Overlap(tuple(int(found[np.searchsorted(wanted, grams)].sum()) for grams in asked), total)
 
 
 def _document_grams(text: str, words: int) -> Hashes:

@@ -215,7 +215,6 @@ def _write_dataset(folder: Path, corpus: Corpus, division: Division, tokenizer: 
                 counts[name] += writer.add(batch, _encode(batch, tokenizer, done < _CHECKED_BYTES), tokenizer)
                 done += sum(len(document.text) for document in batch)
                 progress("encode", done / total)
-    progress("overlap", 1.0)
     record = _record(corpus, division, tokenizer, counts) | {"dtype": dtype, "id": folder.name.split(".")[1]}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     hashes = {
@@ -309,7 +308,6 @@ def _open_split(folder: Path, name: str, dtype: str, end_of_text: int) -> Split:
 
 
 def _record(corpus: Corpus, division: Division, tokenizer: Tokenizer, counts: dict[str, int]) -> dict[str, Any]:
-    overlap = division.overlap()
     tokens = sum(counts.values()) - len(division.train) - len(division.heldout)
     held = sum(len(document.text.encode("utf-8")) for document in (*division.train, *division.heldout))
     return {
@@ -320,10 +318,11 @@ def _record(corpus: Corpus, division: Division, tokenizer: Tokenizer, counts: di
         "documents": len(division.train),
         "heldout_documents": len(division.heldout),
         "duplicates_dropped": division.duplicates_dropped,
+        "near_duplicates_dropped": division.near_duplicates_dropped,
         "train_tokens": counts["train"],
         "heldout_tokens": counts["heldout"],
-        "overlap_13gram": overlap.grams,
-        "overlap_13gram_documents": overlap.documents,
+        "overlap_13gram": division.overlap.grams,
+        "overlap_13gram_documents": division.overlap.documents,
         "tokenizer": tokenizer.label,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "vocab": tokenizer.vocab,
