@@ -35,6 +35,9 @@ class Cost(NamedTuple):
     dense:       the same without the causal or window discount (PaLM's convention; what counters see).
     hardware:    what the implementation in use executes.
     elementwise: element-wise, scan and transcendental operations, 1 each.
+    recomputed:  hardware operations that the backward pass does again (flash attention forms its scores twice).
+    stored:      the same mechanism where whole attention maps are kept (short training on a CPU, kernels/blocked.py);
+                 None where that changes nothing.
     """
 
     mechanism: str
@@ -42,6 +45,8 @@ class Cost(NamedTuple):
     dense: float = 0.0
     hardware: float = 0.0
     elementwise: float = 0.0
+    recomputed: float = 0.0
+    stored: "Cost | None" = None
 
     @classmethod
     def matmul(cls, mechanism: str, operations: float, elementwise: float = 0.0) -> "Cost":
@@ -88,9 +93,13 @@ class Context:
 
 
 class Layer(nn.Module):
-    """A module that declares the role of each of its own parameters in `roles`."""
+    """A module that declares the role of each of its own parameters in `roles`.
+
+    mechanism: the ledger's row for its parameters, and for those of the layers inside it that name none.
+    """
 
     roles: dict[str, Role]
+    mechanism: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +109,10 @@ class Layer(nn.Module):
         """An uninitialised parameter, to be assigned to the attribute `name`; its role is noted."""
         self.roles[name] = role
         return nn.Parameter(torch.empty(shape))
+
+    def idle_parameters(self) -> int:
+        """Matrix entries that a given token does not meet, parts inside left out (experts not chosen)."""
+        return 0
 
     def costs(self, length: int) -> list[Cost]:
         """Forward cost per token at a context of `length`, one entry a mechanism."""

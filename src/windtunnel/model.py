@@ -85,6 +85,8 @@ class Embedding(Spec):
 
 
 class EmbeddingLayer(Layer):
+    mechanism = "embedding"
+
     def __init__(self, spec: Embedding, vocab: int, width: int) -> None:
         super().__init__()
         self.scale, self.width = spec.scale, width
@@ -118,6 +120,8 @@ class Head(Spec):
 
 
 class HeadLayer(Layer):
+    mechanism = "unembedding"
+
     def __init__(self, spec: Head, vocab: int, width: int) -> None:
         super().__init__()
         self.spec, self.vocab, self.width = spec, vocab, width

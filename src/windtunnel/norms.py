@@ -21,6 +21,7 @@ class Norm(Spec):
 class NormLayer(Layer):
     """Base of normalisation modules: [... width] to [... width]."""
 
+    mechanism = "norms"
     operations = 0
 
     def __init__(self, width: int) -> None:
@@ -95,6 +96,8 @@ class Scale(Spec):
 
 
 class ScaleLayer(Layer):
+    mechanism = "scales"
+
     def __init__(self, size: int, initial: float, rate: float) -> None:
         super().__init__()
         self.factor = initial / rate

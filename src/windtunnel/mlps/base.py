@@ -27,3 +27,5 @@ class MLP(Spec):
 
 class MLPLayer(Layer):
     """Base of MLP modules: `forward(x [b t d]) -> MLPOutput`."""
+
+    mechanism = "MLP"

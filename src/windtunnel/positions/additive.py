@@ -21,6 +21,8 @@ class Learned(Spec):
 
 
 class LearnedLayer(Layer):
+    mechanism = "positions"
+
     def __init__(self, spec: Learned, width: int) -> None:
         super().__init__()
         self.length = spec.length

@@ -1,0 +1,20 @@
+"""What a model costs: parameters, floating-point operations and bytes, asked of the model itself on the meta device."""
+
+from windtunnel.ledger.memory import Memory, crossover, memory
+from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
+from windtunnel.ledger.parameters import Parameters, count, n_body
+
+__all__ = [
+    "Ledger",
+    "Memory",
+    "Parameters",
+    "Row",
+    "Work",
+    "count",
+    "crossover",
+    "decode_flops",
+    "keeps_maps",
+    "ledger",
+    "memory",
+    "n_body",
+]
