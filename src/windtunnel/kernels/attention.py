@@ -6,9 +6,14 @@ Query head i reads key/value head i // (h / g). A causal query sees the keys up 
 end: the last query sees all s keys. A query with no key to see gives zeros.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from windtunnel.kernels import blocked
 
 
 def visible(queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
@@ -38,13 +43,56 @@ def attention_reference(
     return torch.einsum("bhts,bhsv->bhtv", weights, v)
 
 
+class _BlockedAttention(torch.autograd.Function):
+    """With A the weights: dv = A^T dy, dS = A (dy v^T - rowsum(A dy v^T)), dq = scale dS k, dk = scale dS^T q."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+        sizes = blocked.plan(q.shape[0], q.shape[1], k.shape[1], q.shape[2], mask)
+        queries, keys, values = blocked.rows(q * scale, sizes.groups), k.flatten(0, 1), v.flatten(0, 1)
+        y, y_rows = blocked.empty_heads(q, sizes, v.shape[-1])
+        maps = []
+        for start, end, block in blocked.blocks(sizes):
+            weights = blocked.block_weights(queries[:, block], keys, sizes, start, end)
+            y_rows[:, :, start:end] = torch.bmm(weights, values[:, :end]).view_as(y_rows[:, :, start:end])
+            maps.append(weights)
+        ctx.scale, ctx.sizes = scale, sizes._replace(mask=None)
+        ctx.save_for_backward(queries, keys, values, *maps)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values, *maps = ctx.saved_tensors
+        sizes: blocked.Plan = ctx.sizes
+        dy = blocked.rows(dy, sizes.groups)
+        dq, dq_rows = blocked.empty_heads(dy, sizes, queries.shape[-1])
+        dk, dv = blocked.KeyValueGradients(), blocked.KeyValueGradients()
+        for weights, (start, end, block) in reversed(list(zip(maps, blocked.blocks(sizes), strict=True))):
+            dv.add(torch.bmm(weights.transpose(1, 2), dy[:, block]))
+            dscores = torch.bmm(dy[:, block], values[:, :end].transpose(1, 2))
+            torch._softmax_backward_data(dscores, weights, -1, weights.dtype, grad_input=dscores)
+            part = torch.bmm(dscores, keys[:, :end])
+            torch.mul(part.view_as(dq_rows[:, :, start:end]), ctx.scale, out=dq_rows[:, :, start:end])
+            dk.add(torch.bmm(dscores.transpose(1, 2), queries[:, block]))
+        return dq, dk.heads(sizes.batch), dv.heads(sizes.batch), None, None
+
+
 def attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """Attention of q [b h t k] over k [b g s k] and v [b g s v]; mask True = attend, broadcast to b h t s; b h t v.
 
-    SDPA leaves its fast route when the sizes of query and value heads differ, so the smaller is padded with zeros.
+    Short causal training on a CPU goes by blocks; pass causal=True beside a mask that is causal already, so that the
+    blocks can leave out what it hides. Everything else goes to SDPA.
     """
+    if blocked.applies(q, k, v, causal):
+        return _BlockedAttention.apply(q, k, v, scale, mask)  # type: ignore[no-any-return, no-untyped-call]
+    return _sdpa(q, k, v, scale, mask, causal)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, causal: bool) -> Tensor:
+    """SDPA leaves its fast route when the sizes of query and value heads differ: the smaller is padded with zeros."""
     t, s, query_size, value_size = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
     if query_size < value_size:
         q, k = F.pad(q, (0, value_size - query_size)), F.pad(k, (0, value_size - query_size))

@@ -6,9 +6,13 @@ The sub-heads of a pair are neighbours. Under grouped keys the pair is split bef
 flash variants: sub-head 2i + s reads key sub-head 2 (i // n) + s, with n = h / g.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from windtunnel.kernels import blocked
 from windtunnel.kernels.attention import attention, attention_reference
 
 
@@ -27,6 +31,74 @@ def differential_attention_reference(
     return first - lam * second
 
 
+class _BlockedDifferential(torch.autograd.Function):
+    """The gradients of the paper's maps, with D = A1 - lambda A2 and P = dy v^T formed once for both:
+
+    dv = D^T dy, dlambda = -sum(P A2), dS1 = A1 (P - rowsum(A1 P)), dS2 = -lambda A2 (P - rowsum(A2 P)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lam: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+        sizes = blocked.plan(q.shape[0], q.shape[1] // 2, v.shape[1], q.shape[2], mask)
+        queries = torch.cat([blocked.rows(q[:, i::2], sizes.groups) for i in (0, 1)]).mul_(scale)  # (2 b g) (t n) d
+        keys = torch.cat([k[:, i::2].flatten(0, 1) for i in (0, 1)])  # (2 b g) s d
+        values, factor = v.flatten(0, 1), float(lam)
+        y, y_rows = blocked.empty_heads(q, sizes, v.shape[-1])
+        maps = []
+        for start, end, block in blocked.blocks(sizes):
+            weights = blocked.block_weights(queries[:, block], keys, sizes, start, end)
+            difference = _difference(weights, factor)
+            y_rows[:, :, start:end] = torch.bmm(difference, values[:, :end]).view_as(y_rows[:, :, start:end])
+            maps.append(weights)
+        ctx.scale, ctx.factor, ctx.sizes = scale, factor, sizes._replace(mask=None)
+        ctx.save_for_backward(lam, queries, keys, values, *maps)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        lam, queries, keys, values, *maps = ctx.saved_tensors
+        sizes: blocked.Plan = ctx.sizes
+        dy, dlam = blocked.rows(dy, sizes.groups), torch.zeros_like(lam)
+        dq = dy.new_empty(queries.shape)
+        dk, dv = blocked.KeyValueGradients(), blocked.KeyValueGradients()
+        for weights, (_, end, block) in reversed(list(zip(maps, blocked.blocks(sizes), strict=True))):
+            dv.add(torch.bmm(_difference(weights, ctx.factor).transpose(1, 2), dy[:, block]))
+            product = torch.bmm(dy[:, block], values[:, :end].transpose(1, 2))
+            dlam -= torch.dot(product.flatten(), weights[len(weights) // 2 :].flatten())
+            dscores = _map_gradients(product, weights, ctx.factor)
+            dq[:, block] = torch.bmm(dscores, keys[:, :end])
+            dk.add(torch.bmm(dscores.transpose(1, 2), queries[:, block]))
+        return (
+            _paired(dq.mul_(ctx.scale), sizes),
+            _paired(dk.whole(), sizes._replace(repeats=1)),
+            dv.heads(sizes.batch),
+            dlam,
+            None,
+            None,
+        )
+
+
+def _difference(weights: Tensor, factor: float) -> Tensor:
+    """A1 - lambda A2 of both maps stacked on the first axis."""
+    first, second = weights.chunk(2)
+    return torch.sub(first, second, alpha=factor)
+
+
+def _map_gradients(product: Tensor, weights: Tensor, factor: float) -> Tensor:
+    """The gradient by the scores of both maps, stacked on the first axis."""
+    dscores = torch.empty_like(weights)
+    for gradient, weight in zip(dscores.chunk(2), weights.chunk(2), strict=True):
+        torch._softmax_backward_data(product, weight, -1, weight.dtype, grad_input=gradient)
+    dscores.chunk(2)[1].mul_(-factor)
+    return dscores
+
+
+def _paired(x: Tensor, sizes: blocked.Plan) -> Tensor:
+    """[(2 b g) (t n) d] to [b (g n 2) t d]."""
+    return x.view(2, sizes.batch, sizes.groups, -1, sizes.repeats, x.shape[-1]).permute(1, 2, 4, 0, 3, 5).flatten(1, 3)
+
+
 def differential_attention(
     q: Tensor,
     k: Tensor,
@@ -38,8 +110,11 @@ def differential_attention(
 ) -> Tensor:
     """Differential attention of q [b 2h t d] over k [b 2g s d] and v [b g s e] with a scalar lam; b h t e.
 
-    The outputs are subtracted in float32 or wider: two nearly equal bfloat16 maps would lose their difference.
+    Short causal training on a CPU forms both maps in one softmax and subtracts before the values. Elsewhere two SDPA
+    calls, subtracted in float32 or wider: two nearly equal bfloat16 outputs would lose their difference.
     """
+    if blocked.applies(q, k, v, causal):
+        return _BlockedDifferential.apply(q, k, v, lam, scale, mask)  # type: ignore[no-any-return, no-untyped-call]
     first = attention(q[:, 0::2], k[:, 0::2], v, scale, mask, causal)
     second = attention(q[:, 1::2], k[:, 1::2], v, scale, mask, causal)
     wide = torch.promote_types(first.dtype, torch.float32)

@@ -29,7 +29,10 @@ def unit_norm_reference(x: Tensor, eps: float = 0.0) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """dx = r (g - y_hat mean(g y_hat)) with g = dy gain, y_hat = r x; dgain = sum of dy y_hat over the rows."""
+    """LayerNorm's fused backward pass with a mean of zero, r = 1/rms for its deviation, and what it takes too much.
+
+    With g = dy gain: LayerNorm's is r (g - mean(g) - y_hat mean(g y_hat)), RMSNorm's the same without mean(g).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
@@ -41,17 +44,16 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, gain, inverse = ctx.saved_tensors
-        wide = x.to(inverse.dtype)
-        normal = wide * inverse
-        dy = dy.to(inverse.dtype)
-        dgain = None
-        if gain is not None:
-            if ctx.needs_input_grad[1]:
-                dgain = (dy * normal).reshape(-1, x.shape[-1]).sum(0).to(gain.dtype)
-            dy = dy * gain.to(inverse.dtype)
-        projection = (dy * normal).mean(-1, keepdim=True)
-        dx = normal.mul_(-projection).add_(dy).mul_(inverse)
-        return dx.to(x.dtype), dgain, None
+        width = x.shape[-1]
+        wide, dy = (tensor.to(inverse.dtype).contiguous() for tensor in (x, dy))
+        wide_gain = None if gain is None else gain.to(inverse.dtype)
+        wanted = [True, gain is not None and ctx.needs_input_grad[1], False]
+        dx, dgain, _ = torch.ops.aten.native_layer_norm_backward(
+            dy, wide, [width], torch.zeros_like(inverse), inverse, wide_gain, None, wanted
+        )
+        mean = dy.mean(-1, keepdim=True) if wide_gain is None else (dy @ wide_gain).div_(width).unsqueeze(-1)
+        dx.add_(mean.mul_(inverse))
+        return dx.to(x.dtype), None if dgain is None or gain is None else dgain.to(gain.dtype), None
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
@@ -78,8 +80,8 @@ class _UnitNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
-        y = x.to(norm.dtype) / norm.clamp(min=eps)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
+        y: Tensor = x.to(norm.dtype) / norm.clamp(min=eps)
         ctx.save_for_backward(y, norm)
         ctx.eps, ctx.dtype = eps, x.dtype
         return y.to(x.dtype)

@@ -32,19 +32,31 @@ def rotate_reference(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout = "half
     return torch.cat((joined.to(x.dtype), x[..., rotated:]), -1)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, sign: int) -> Tensor:
-    """Turn by the angles (sign 1) or back (sign -1), writing each pair's views in place."""
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
+    """The rotation with few passes over x: neighbours as complex numbers, halves by a swapped copy."""
     rotated = 2 * cos.shape[-1]
     wide = x.to(working_dtype(x))
     cos, sin = cos.to(wide.dtype), sin.to(wide.dtype)
-    out = torch.empty_like(wide)
-    u, w = _pairs(wide, rotated, layout)
-    first, second = _pairs(out, rotated, layout)
-    torch.mul(u, cos, out=first).addcmul_(w, sin, value=-sign)
-    torch.mul(w, cos, out=second).addcmul_(u, sin, value=sign)
+    turn = _turn_neighbours if layout == "interleaved" else _turn_halves
+    turned = turn(wide[..., :rotated], cos, sin)
     if rotated < x.shape[-1]:
-        out[..., rotated:] = wide[..., rotated:]
-    return out.to(x.dtype)
+        turned = torch.cat((turned, wide[..., rotated:]), -1)
+    return turned.to(x.dtype)
+
+
+def _turn_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(u + i w)(cos + i sin), with x read as complex numbers where its strides allow."""
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    if pairs.stride(-1) != 1 or pairs.storage_offset() % 2 or any(step % 2 for step in pairs.stride()[:-1]):
+        pairs = pairs.contiguous()
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2)
+
+
+def _turn_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [cos, cos] + [w, u] [-sin, sin]."""
+    swapped, half = torch.empty_like(x), x.shape[-1] // 2
+    swapped[..., :half], swapped[..., half:] = x[..., half:], x[..., :half]
+    return torch.mul(x, torch.cat((cos, cos), -1)).addcmul_(swapped, torch.cat((-sin, sin), -1))
 
 
 class _Rotate(torch.autograd.Function):
@@ -54,13 +66,13 @@ class _Rotate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.layout = layout
-        return _turn(x, cos, sin, layout, 1)
+        return _turn(x, cos, sin, layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turn(dy, cos, sin, ctx.layout, -1), None, None, None
+        return _turn(dy, cos, -sin, ctx.layout), None, None, None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout = "half") -> Tensor:

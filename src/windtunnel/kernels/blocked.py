@@ -1,0 +1,114 @@
+"""Causal attention of short sequences on a CPU, in blocks of queries, with the maps kept for the backward pass.
+
+A block of queries multiplies only the keys up to its own end, so that almost half of the products of a full table are
+never made, and nothing is computed twice: torch's flash kernel forms every map again in its backward pass. Memory grows
+with the square of the length, hence `LONGEST`.
+
+Grouped heads: the n queries of a group become rows of one product, in the order t n (query position, then head).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LONGEST = 512
+_BLOCK = 64
+
+
+class Plan(NamedTuple):
+    """The sizes of a call and what every block needs of it."""
+
+    batch: int
+    groups: int
+    repeats: int  # n = query heads of a group
+    length: int
+    mask: Tensor | None  # b g t n s, each axis but t and s possibly 1; True = attend
+
+
+def applies(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
+    """Whether this route is right and worth it: training in float32 or float64 on a CPU, causal, square and short."""
+    return (
+        causal
+        and q.shape[2] == k.shape[2]
+        and 1 < q.shape[2] <= LONGEST
+        and q.device.type == "cpu"
+        and q.dtype == k.dtype == v.dtype
+        and q.dtype in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.is_grad_enabled()
+        and (q.requires_grad or k.requires_grad or v.requires_grad)
+    )
+
+
+def plan(batch: int, heads: int, groups: int, length: int, mask: Tensor | None) -> Plan:
+    """Bring a mask that broadcasts to b h t s into the order of the rows."""
+    repeats = heads // groups
+    if mask is not None:
+        mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
+        grouped = (1, 1) if mask.shape[1] == 1 else (groups, repeats)
+        mask = mask.reshape(mask.shape[0], *grouped, *mask.shape[2:]).transpose(2, 3)
+        mask = mask.expand(-1, -1, length, -1, length)
+    return Plan(batch, groups, repeats, length, mask)
+
+
+def rows(x: Tensor, groups: int) -> Tensor:
+    """[b (g n) t d] to [(b g) (t n) d]."""
+    batch, heads, length, width = x.shape
+    grouped = x.reshape(batch, groups, heads // groups, length, width).transpose(2, 3)  # b g t n d
+    return grouped.reshape(batch * groups, -1, width)
+
+
+def empty_heads(like: Tensor, sizes: Plan, width: int) -> tuple[Tensor, Tensor]:
+    """Room for a result [b h t width], stored as b t h width to make merging heads free; and its view b g t n width."""
+    stored = like.new_empty(sizes.batch, sizes.length, sizes.groups * sizes.repeats, width)
+    grouped = stored.view(sizes.batch, sizes.length, sizes.groups, sizes.repeats, width)
+    return stored.transpose(1, 2), grouped.transpose(1, 2)
+
+
+def blocks(sizes: Plan) -> Iterator[tuple[int, int, slice]]:
+    """The first and the last (excluded) position of each block, and its rows."""
+    for start in range(0, sizes.length, _BLOCK):
+        end = min(start + _BLOCK, sizes.length)
+        yield start, end, slice(start * sizes.repeats, end * sizes.repeats)
+
+
+def block_weights(queries: Tensor, keys: Tensor, sizes: Plan, start: int, end: int) -> Tensor:
+    """softmax(queries keys^T) over the keys up to `end`; queries scaled, [maps b g] (t n) d; the same by s."""
+    scores = torch.bmm(queries, keys[:, :end].transpose(1, 2))
+    table = scores.view(-1, sizes.batch, sizes.groups, end - start, sizes.repeats, end)  # maps b g t n s
+    hidden = torch.full((end - start, end - start), float("-inf"), dtype=scores.dtype).triu_(1)
+    table[..., start:].add_(hidden.unsqueeze(1))
+    if sizes.mask is None:
+        return torch.softmax(scores, -1, out=scores)
+    seen = sizes.mask[:, :, start:end, :, :end]
+    table.masked_fill_(~seen, torch.finfo(scores.dtype).min)  # finite: a row that sees nothing must not become NaN
+    torch.softmax(scores, -1, out=scores)
+    table.mul_(seen)
+    return scores
+
+
+class KeyValueGradients:
+    """Sums over the blocks, which come from the last to the first: the last one reaches all keys."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        """part: [(b g) s d], s at most that of the first part added."""
+        if self.total is None:
+            self.total = part
+        else:
+            self.total[:, : part.shape[1]].add_(part)
+
+    def whole(self) -> Tensor:
+        """[(b g) s d]."""
+        assert self.total is not None
+        return self.total
+
+    def heads(self, batch: int) -> Tensor:
+        """[b g s d]."""
+        total = self.whole()
+        return total.view(batch, -1, *total.shape[1:])
