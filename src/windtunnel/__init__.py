@@ -10,11 +10,11 @@ from windtunnel import recipes
 from windtunnel.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from windtunnel.checkpoint import load
     from windtunnel.model import LanguageModel, LanguageModelLayer
+    from windtunnel.runs import load
     from windtunnel.spec import from_json
 
-_LAZY = {"load": "windtunnel.checkpoint", "from_json": "windtunnel.spec"}
+_LAZY = {"load": "windtunnel.runs", "from_json": "windtunnel.spec"}
 
 
 def build(spec: "LanguageModel", seed: int = 0) -> "LanguageModelLayer":
@@ -24,5 +24,6 @@ def build(spec: "LanguageModel", seed: int = 0) -> "LanguageModelLayer":
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        importlib.import_module("windtunnel.model")  # defines the kinds of part that a spec can hold
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

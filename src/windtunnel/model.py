@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from windtunnel.errors import InputError
 from windtunnel.init import Initial, Normal, initialize
 from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
+from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Cost, Layer, Role
 from windtunnel.mixers.base import Mixer
 from windtunnel.mlps.base import MLP
@@ -248,7 +249,7 @@ class LanguageModelLayer(Layer):
         """Put the weights back on the unit sphere where the architecture demands it (nGPT section 2.6).
 
         Rows of matrices that read the stream and of both tables, columns of matrices that write to it; computed in
-        float32. Moments of the optimiser are left alone.
+        float32 or wider. Moments of the optimiser are left alone.
         """
         if not self.normalized:
             return
@@ -258,7 +259,7 @@ class LanguageModelLayer(Layer):
                     if role.kind in ("reads", "embedding", "unembedding", "writes"):
                         axis = 0 if role.kind == "writes" else 1
                         weight = module.get_parameter(name)
-                        weight.copy_(F.normalize(weight.float(), dim=axis))
+                        weight.copy_(F.normalize(weight.to(working_dtype(weight)), dim=axis))
 
     def costs(self, length: int) -> list[Cost]:
         """Forward cost per token by mechanism, of all parts."""

@@ -5,10 +5,10 @@ import difflib
 import hashlib
 import importlib
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from windtunnel.errors import InputError
@@ -16,6 +16,7 @@ from windtunnel.errors import InputError
 FORMAT = 1
 _PACKAGE = "windtunnel"
 _kinds: dict[str, type["Spec"]] = {}
+_hints: dict[type["Spec"], dict[str, Any]] = {}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -183,10 +184,11 @@ def _required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-@cache
-def _annotations(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+def _annotations(cls: type[Spec]) -> dict[str, Any]:
+    if cls not in _hints:
+        hints = typing.get_type_hints(cls)
+        _hints[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return _hints[cls]
 
 
 def _coerce(value: Any, annotation: Any, path: str) -> Any:
@@ -208,17 +210,14 @@ def _coerce_one(value: Any, option: Any, path: str) -> tuple[bool, Any]:
     if typing.get_origin(option) is typing.Literal:
         return value in typing.get_args(option), value
     if option is float:
-        return isinstance(value, int | float) and not isinstance(value, bool), value if value is None else _float(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return number, float(value) if number else None
     if option is int:
         whole = (isinstance(value, int) and not isinstance(value, bool)) or (
             isinstance(value, float) and value.is_integer()
         )
         return whole, int(value) if whole else None
     return isinstance(value, option), value
-
-
-def _float(value: Any) -> Any:
-    return float(value) if isinstance(value, int | float) else value
 
 
 def _is_union(annotation: Any) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.kernels.rotary import rotate
+from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context
 from windtunnel.spec import Spec
 
@@ -40,13 +41,14 @@ class Rope(Spec):
 
     def apply(self, context: Context, *heads: Tensor) -> tuple[Tensor, ...]:
         """Rotate tensors [b h t k] by the positions of this call; tables are made once a forward pass."""
-        name = (self, heads[0].shape[-1])
+        dtype = working_dtype(heads[0])
+        name = (self, heads[0].shape[-1], dtype)
         if name not in context.tables:
-            context.tables[name] = self._tables(context.positions, heads[0].shape[-1])
+            context.tables[name] = self._tables(context.positions, heads[0].shape[-1], dtype)
         cosine, sine = context.tables[name]
         return tuple(rotate(x, cosine, sine, layout=self.layout) for x in heads)
 
-    def _tables(self, positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    def _tables(self, positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         frequencies = self.frequencies(head_width).to(positions.device)
         angles = positions.to(torch.float64)[:, None] * frequencies  # t r/2
-        return angles.cos().float(), angles.sin().float()
+        return angles.cos().to(dtype), angles.sin().to(dtype)
