@@ -193,24 +193,36 @@ def _read_path(path: Path, fields: Fields) -> tuple[list[Document], int]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).parts):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
+    """The files under a folder in a fixed order; hidden ones and hidden folders are left out."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _visible_files(path)
+        elif path.is_file():
             yield path
 
 
 def _standard_library() -> Corpus:
     root = Path(sysconfig.get_path("stdlib"))
     documents = []
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts):
-        parts = path.relative_to(root).parts
-        if _LEFT_OUT.isdisjoint(parts[:-1]) and not any(part.startswith(_BUILD_PREFIXES) for part in parts):
-            documents += _source_file(path, "/".join(parts))
+    for path in _source_files(root):
+        documents += _source_file(path, path.relative_to(root).as_posix())
     if not documents:
         raise InputError(f"this Python has no standard library source in {root}; name a text with --data")
     version = platform.python_version()
     source = f"source text of the standard library of Python {version}: {len(documents)} files"
     return Corpus(f"python-{version}-stdlib", source, documents)
+
+
+def _source_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name in _LEFT_OUT or path.name.startswith(_BUILD_PREFIXES):
+            continue
+        if path.is_dir():
+            yield from _source_files(path)
+        elif path.suffix == ".py":
+            yield path
 
 
 def _source_file(path: Path, name: str) -> list[Document]:
