@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
+from windtunnel.kernels import blocked
 from windtunnel.kernels.attention import attention
 from windtunnel.kernels.rms_norm import unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
@@ -51,6 +52,8 @@ def resolve_head_width(spec: Mixer, width: int, heads: int, head_width: int | No
 
 
 class AttentionLayer(MixerLayer):
+    mechanism = "attention projections"
+
     def __init__(self, spec: Attention, width: int) -> None:
         super().__init__()
         self.spec = spec
@@ -66,7 +69,7 @@ class AttentionLayer(MixerLayer):
         q, k, v = self.project(x, context)
         past = state.extend(k, v) if state is not None else KeyValues(k, v)
         mask = context.mask(past.keys.shape[2], self.spec.window)
-        mixed = attention(q, past.keys, past.values, scale=self.scale, mask=mask, causal=mask is None)  # b h t k
+        mixed = attention(q, past.keys, past.values, scale=self.scale, mask=mask, causal=True)  # b h t k
         return self.o(merge_heads(mixed)), self.kept(past) if state is not None else None
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,11 +101,33 @@ class AttentionLayer(MixerLayer):
 
 
 def core_cost(heads: int, key_width: int, value_width: int, length: int, window: int | None = None) -> Cost:
-    """Scores and weighted values; about 5 element-wise operations a score for the softmax."""
+    """Scores and weighted values; about 5 element-wise operations a score for the softmax.
+
+    A band is a mask to SDPA, which computes every pair; plain causal order it skips. It widens the narrower of keys and
+    values with zeros, and forms the scores again in the backward pass.
+    """
     attended = mean_attended(length, window)
-    pair = 2.0 * heads * (key_width + value_width)
     executed = length if window is not None and window < length else attended
-    return Cost("attention core", pair * attended, pair * length, pair * executed, 5.0 * heads * attended)
+    widened = 2.0 * heads * max(key_width, value_width) * executed
+    stored = stored_cost(heads, heads, key_width, value_width, length, window)
+    return stored._replace(hardware=2 * widened, recomputed=widened, stored=stored)
+
+
+def stored_cost(
+    maps: int, heads: int, key_width: int, value_width: int, length: int, window: int | None = None
+) -> Cost:
+    """Attention by blocks that keeps its maps: scores of `maps` heads, then the values of `heads`."""
+    attended = mean_attended(length, window)
+    pair = 2.0 * (maps * key_width + heads * value_width)
+    return Cost("attention core", pair * attended, pair * length, pair * mean_computed(length), 5.0 * maps * attended)
+
+
+def mean_computed(length: int) -> float:
+    """Mean number of keys that the kernel multiplies with a query where it goes by blocks."""
+    if length > blocked.LONGEST:
+        return mean_attended(length)
+    whole = blocked.Plan(batch=1, groups=1, repeats=1, length=length, mask=None)
+    return sum((end - start) * end for start, end, _ in blocked.blocks(whole)) / length
 
 
 class NormalizedAttention(Attention):
@@ -138,5 +163,7 @@ class NormalizedAttentionLayer(AttentionLayer):
         return q * scale, k * scale, v
 
     def costs(self, length: int) -> list[Cost]:
-        norms = Cost("norms", elementwise=2 * 4.0 * self.heads * self.head_width)
-        return [*super().costs(length), norms]
+        size = self.heads * self.head_width
+        scales = 0.0 if self.query_key_scale is None else 2.0 * size
+        norms = Cost("norms", elementwise=2 * 4.0 * size)
+        return [*super().costs(length), norms, Cost("scales", elementwise=scales)]
