@@ -1,0 +1,27 @@
+"""One thread, one seed, and shapes checked: jaxtyping's annotations are enforced on the modelling rooms."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+# Before anything imports windtunnel, in every worker of pytest-xdist too: each loads this file first.
+CHECKED = [f"windtunnel.{room}" for room in ("model", "mixers", "mlps", "residuals", "norms", "positions")]
+install_import_hook(CHECKED, "beartype.beartype")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+
+settings.register_profile("windtunnel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("windtunnel"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "windtunnel")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
