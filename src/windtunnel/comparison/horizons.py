@@ -81,6 +81,19 @@ def local_slope(fractions: Sequence[float], losses: Floats, index: int) -> Slope
     return Slope(value, _gradient(positions, means, here) @ centred)
 
 
+def inverse(positions: Floats, losses: Floats, target: float) -> float:
+    """ln D at which the curve through two or three falling points has the target loss; inf if it never does."""
+    exponent = _exponent(positions, losses) if positions.size == 3 else 0.0
+    scale = (losses[0] - losses[-1]) / _integral(exponent, positions[0], positions[-1])
+    fall = float((losses[0] - target) / scale)  # = integral of exp(-b x) from the first point to the answer
+    if abs(exponent) < 1e-8:
+        return float(positions[0]) + fall
+    remaining = 1 - exponent * fall * math.exp(exponent * positions[0])
+    if remaining <= 0:
+        return math.inf if exponent > 0 else -math.inf
+    return float(positions[0]) - math.log(remaining) / exponent
+
+
 def _slope_at(positions: Floats, losses: Floats, here: float) -> float:
     if positions.size == 2:
         return float((losses[0] - losses[1]) / (positions[1] - positions[0]))

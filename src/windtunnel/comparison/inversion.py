@@ -1,14 +1,16 @@
 """Estimator A: the variant's loss curve over fully decayed horizons, inverted at the baseline's loss.
 
-Monotone interpolation (PCHIP) of ln D as a function of loss; isotonic regression first; extrapolation by at most 1.25x.
+Isotonic regression, then the power law L = E + B D^-b through the three horizons nearest to the target, monotone and
+exact where the curve is one; extrapolation by at most 1.25x. PCHIP, the usual interpolant, is biased where the curve
+bends: at b = 1 and S = 0.8 it finds 0.85 and its interval covers 0.8 in 17 % of studies, not 95 (LOG.md).
 """
 
 import math
 
 import numpy as np
-from scipy import interpolate, optimize
+from scipy import optimize
 
-from windtunnel.comparison.horizons import Horizons
+from windtunnel.comparison.horizons import Horizons, inverse
 from windtunnel.comparison.resampling import bootstrap, percentile_interval
 from windtunnel.comparison.statistics import Floats, Interval
 
@@ -19,20 +21,17 @@ REACH = math.log(1.25)
 def tokens_to_reach(positions: Floats, losses: Floats, target: float) -> float:
     """ln D at which a falling curve through (ln D, loss) has the target loss.
 
-    -inf where the shortest horizon is already far below the target, inf where the longest does not come near it. Up to
-    1.25x beyond either end the curve goes on straight.
+    -inf where even the shortest horizon is far below the target, inf where the longest does not come near it: the curve
+    goes on by at most 1.25x beyond either end.
     """
     knots, levels = falling(positions, losses)
     if levels.size < 2:
         return math.nan
-    curve = interpolate.PchipInterpolator(levels[::-1], knots[::-1])
-    inside = float(np.clip(target, levels[-1], levels[0]))
-    reached = float(curve(inside)) + float(curve.derivative()(inside)) * (target - inside)
+    first = int(np.clip(np.argmin(np.abs(levels - target)) - 1, 0, max(levels.size - 3, 0)))
+    reached = inverse(knots[first : first + 3], levels[first : first + 3], target)
     if reached > positions[-1] + REACH:
         return math.inf
-    if reached < positions[0] - REACH:
-        return -math.inf
-    return reached
+    return -math.inf if reached < positions[0] - REACH else reached
 
 
 def falling(positions: Floats, losses: Floats) -> tuple[Floats, Floats]:
