@@ -1,7 +1,7 @@
 """What a chart says, as values; `plot` and `rows` draw them.
 
-A chart is drawn twice, for wide and for narrow pages, so that its text keeps its size; style sheets choose.
-The drawing is SVG made here: it shows without scripts, prints, follows the page's colours, and the same chart gives the same bytes.
+A chart is drawn twice, for wide and for narrow pages, so that its text keeps its size; style sheets choose. The drawing
+is SVG made here: it shows without scripts, prints, follows the page's colours, and the same chart gives the same bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from windtunnel.report import figures, plot, rows
 from windtunnel.report.markup import joined, tag
+from windtunnel.report.scales import Scale, decimals
 from windtunnel.report.tables import Table
 
 MARKERS = ("circle", "square", "diamond", "triangle", "down", "plus", "hexagon", "star")
@@ -30,20 +31,35 @@ def marker(index: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis: its title with the unit, linear or log, how its numbers are written, and limits if not from the data."""
+    """One axis: its title with the unit, linear or log, how its values are written, and limits if not from the data.
+
+    On a linear axis `form` writes values in tables and ticks take the decimals they need (`signed`: with a plus too).
+    `places` are ticks set by hand; `base` 2 puts a log axis's ticks on powers of two.
+    """
 
     title: str
     log: bool = False
     form: Callable[[float], str] = figures.plain
     limits: tuple[float, float] | None = None
+    signed: bool = False
+    base: int = 10
+    places: Sequence[float] = ()
+
+    def ticks(self, scale: Scale, most: int) -> list[tuple[float, str]]:
+        """Tick values with their words, at most `most`."""
+        values = [v for v in self.places if scale.inside(v)] or scale.ticks(most, self.base)
+        if self.log or self.places:
+            return [(v, self.form(v)) for v in values]
+        digits = decimals(values)
+        return [(v, figures.signed(v, digits) if self.signed and v else figures.fixed(v, digits)) for v in values]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points that belong together. Intervals are drawn as whiskers, or as a band when the series is a line without markers.
+    """Points that belong together. Intervals are drawn as whiskers, or as a band where there are no markers.
 
-    `low`/`high` bound y and `left`/`right` bound x, one entry a point (None: not known). `tips` is what a reader sees at a
-    point; `labels` are drawn beside the points. Series of one `name` share one entry of the legend.
+    `low`/`high` bound y and `left`/`right` bound x, one entry a point (None: not known). `tips` is what a reader sees
+    at a point; `labels` are drawn beside the points. Series of one `name` share one entry of the legend.
     """
 
     name: str
@@ -126,7 +142,7 @@ class RowGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class RowChart:
-    """Intervals in rows over one axis (a forest plot), with a reference line and a band around it that counts as nothing."""
+    """Intervals in rows over one axis (a forest plot), with a reference line and a band that counts as nothing."""
 
     key: str
     title: str

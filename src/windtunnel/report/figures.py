@@ -57,14 +57,14 @@ def saving(speedup: float | None) -> str:
         return MISSING
     percent = 100 * (1 - 1 / known)
     if abs(percent) < 0.5:
-        return "0 % saved"
-    return f"{percent:.0f} % saved" if percent > 0 else f"{-percent:.0f} % more"
+        return "0\u00a0% saved"
+    return f"{percent:.0f}\u00a0% saved" if percent > 0 else f"{-percent:.0f}\u00a0% more"
 
 
 def gap(fraction: float | None) -> str:
     """A relative difference of parameters: `+0.12 %`."""
     known = number_or_none(fraction)
-    return MISSING if known is None else f"{signed(100 * known, 2)} %"
+    return MISSING if known is None else f"{signed(100 * known, 2)}\u00a0%"
 
 
 def counted(value: float | None) -> str:

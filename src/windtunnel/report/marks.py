@@ -6,25 +6,17 @@ from markupsafe import Markup
 
 from windtunnel.report.markup import Attribute, path, short, tag
 
+_PLUS = ((-0.4, -1.1), (0.4, -1.1), (0.4, -0.4), (1.1, -0.4), (1.1, 0.4), (0.4, 0.4))
+_STAR = ((1.35 * (1 - 0.56 * (k % 2)), k * math.pi / 5) for k in range(10))
 _POLYGONS: dict[str, tuple[tuple[float, float], ...]] = {
     "square": ((-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)),
     "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
     "triangle": ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
     "down": ((0, 1.2), (1.1, -0.8), (-1.1, -0.8)),
     "hexagon": tuple((1.1 * math.cos(k * math.pi / 3), 1.1 * math.sin(k * math.pi / 3)) for k in range(6)),
-    "plus": tuple(
-        (x * s, y * s)
-        for s in (1.15,)
-        for x, y in (
-            (-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35),
-            (0.35, 1), (-0.35, 1), (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35),
-        )
-    ),
-    "star": tuple(
-        ((1.35 if k % 2 == 0 else 0.6) * math.sin(k * math.pi / 5), (-1.35 if k % 2 == 0 else -0.6) * math.cos(k * math.pi / 5))
-        for k in range(10)
-    ),
-}  # fmt: skip
+    "plus": (*_PLUS, *((-x, -y) for x, y in _PLUS)),
+    "star": tuple((r * math.sin(angle), -r * math.cos(angle)) for r, angle in _STAR),
+}
 
 
 def shape(marker: str, x: float, y: float, size: float, colour: str, *, hollow: bool = False, tip: str = "") -> Markup:
@@ -34,8 +26,8 @@ def shape(marker: str, x: float, y: float, size: float, colour: str, *, hollow: 
     if tip:
         common |= {"data_x": short(x), "data_y": short(y)}
     if marker == "cross":
-        d = f"M{short(x - size)} {short(y - size)}l{short(2 * size)} {short(2 * size)}m0 {short(-2 * size)}l{short(-2 * size)} {short(2 * size)}"
-        return tag("path", d=d, stroke_width=2, **common)
+        arms = [path(((x - s, y - size), (x + s, y + size))) for s in (size, -size)]
+        return tag("path", d="".join(arms), stroke_width=2, **common)
     if marker == "ring":
         common["style"] = f"fill:none;stroke:{colour}"
         return tag("circle", cx=x, cy=y, r=size * 1.9, stroke_width=1.6, **common)

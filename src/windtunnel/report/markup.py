@@ -8,7 +8,7 @@ Attribute = str | float | int | bool | None
 
 
 def tag(name: str, *children: str | Markup, **attributes: Attribute) -> Markup:
-    """One element. `class_` and the like lose their underscore, inner underscores become hyphens; None and False are left out."""
+    """One element. `class_` loses its underscore, inner underscores become hyphens; None and False are left out."""
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _text(value))
         for key, value in attributes.items()
@@ -21,6 +21,19 @@ def tag(name: str, *children: str | Markup, **attributes: Attribute) -> Markup:
 def joined(children: Iterable[Markup], between: str = "") -> Markup:
     """Elements one after the other."""
     return Markup(between).join(children)
+
+
+def inline(content: str | Markup) -> str | Markup:
+    """Text whose `backticked` words become code."""
+    pieces = content.split("`")
+    if isinstance(content, Markup) or len(pieces) < 3 or len(pieces) % 2 == 0:
+        return content
+    return Markup("").join(tag("code", piece) if k % 2 else escape(piece) for k, piece in enumerate(pieces))
+
+
+def link(address: str) -> str | Markup:
+    """A link where the text is an https address, else the text."""
+    return tag("a", address, href=address, rel="noreferrer") if address.startswith("https://") else address
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:

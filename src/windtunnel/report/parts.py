@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from markupsafe import Markup
 
-from windtunnel.report.markup import joined, tag
+from windtunnel.report.markup import inline, joined, tag
 
 
 class Part(Protocol):
@@ -42,7 +42,7 @@ class Prose:
 
     def html(self) -> Markup:
         """The paragraphs."""
-        return joined([tag("p", text) for text in self.paragraphs])
+        return joined([tag("p", inline(text)) for text in self.paragraphs])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Items:
 
     def html(self) -> Markup:
         """The list."""
-        return tag("ol" if self.ordered else "ul", *(tag("li", item) for item in self.items), class_="items")
+        return tag("ol" if self.ordered else "ul", *(tag("li", inline(item)) for item in self.items), class_="items")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class Facts:
         return tag("dl", *pairs, class_="facts")
 
 
-Tone = Literal["good", "fair", "bad", "poor", "even", "mixed", "unknown"]
-_SIGNS = {"good": "▲", "fair": "△", "bad": "▼", "poor": "▽", "even": "=", "mixed": "◆", "unknown": "?"}
+Tone = Literal["good", "fair", "bad", "poor", "even", "mixed", "unknown", "plain"]
+_SIGNS = {"good": "▲", "fair": "△", "bad": "▼", "poor": "▽", "even": "=", "mixed": "◆", "unknown": "?", "plain": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +114,14 @@ class Finding:
 
     def html(self) -> Markup:
         """The finding as an article."""
-        sign = tag("span", _SIGNS[self.tone], class_="sign", aria_hidden="true")
+        sign = tag("span", _SIGNS[self.tone], class_="sign", aria_hidden="true") if _SIGNS[self.tone] else ""
         badge = tag("span", sign, self.word, class_=f"badge {self.tone}")
         head = tag(
             "h3", tag("span", self.title), tag("span", self.subtitle, class_="quiet") if self.subtitle else "", badge
         )
         numbers = tag("dl", *(figure.html() for figure in self.figures), class_="figures") if self.figures else ""
         remarks = tag("ul", *(tag("li", remark) for remark in self.remarks), class_="remarks") if self.remarks else ""
-        body = tag("div", head, tag("p", self.text), remarks, class_="said")
+        body = tag("div", head, tag("p", inline(self.text)), remarks, class_="said")
         return tag("article", body, numbers, class_="finding", style=f"--accent:{self.colour}")
 
 

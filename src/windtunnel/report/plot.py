@@ -1,5 +1,6 @@
 """Draws a `Chart`: axes, grid, series with bands and whiskers, labels that do not cover each other."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _FONT = 13.0
 _HITS = 24
+_Y_TICKS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,55 +93,64 @@ def _frame(chart: "Chart", size: Size) -> _Frame:
     x_low, x_high = chart.x.limits or limits(across, log=chart.x.log, padding=0.04)
     y_low, y_high = chart.y.limits or limits(up, log=chart.y.log, padding=0.07)
     y = Scale(low=y_low, high=y_high, start=size.height - 46.0, end=30.0, log=chart.y.log)
-    widest = max((text_width(chart.y.form(v), _FONT) for v in y.ticks(7)), default=0.0)
-    x = Scale(low=x_low, high=x_high, start=widest + 12.0, end=size.width - 14.0, log=chart.x.log)
+    widest = max((text_width(word, _FONT) for _, word in chart.y.ticks(y, _Y_TICKS)), default=0.0)
+    beside = (
+        max((text_width(label, _FONT) for s in chart.series for label in s.labels), default=0.0) if size.labels else 0.0
+    )
+    x = Scale(low=x_low, high=x_high, start=widest + 12.0, end=size.width - 14.0 - beside, log=chart.x.log)
     return _Frame(x=x, y=y, size=size)
 
 
 def _grid(chart: "Chart", frame: _Frame) -> Markup:
     x, y, bottom = frame.x, frame.y, frame.y.start
     parts = [words(chart.y.title, 0.0, 13.0, kind="axis-title")]
-    for value in y.ticks(7):
+    for value, word in chart.y.ticks(y, _Y_TICKS):
         parts.append(stroke(x.start, y(value), x.end, y(value), "grid"))
-        parts.append(words(chart.y.form(value), x.start - 7, y(value) + 4.5, anchor="end", kind="tick"))
-    for value in _spaced(x, x.ticks(frame.size.ticks), chart):
+        parts.append(words(word, x.start - 7, y(value) + 4.5, anchor="end", kind="tick"))
+    for value, word in spaced(x, chart.x.ticks(x, frame.size.ticks)):
         parts.append(stroke(x(value), bottom, x(value), bottom + 5, "axis"))
-        parts.append(words(chart.x.form(value), x(value), bottom + 20, anchor="middle", kind="tick"))
+        parts.append(words(word, x(value), bottom + 20, anchor="middle", kind="tick"))
     parts.append(stroke(x.start, bottom, x.end, bottom, "axis"))
     parts.append(words(chart.x.title, x.end, frame.size.height - 5.0, anchor="end", kind="axis-title"))
     return tag("g", *parts, aria_hidden="true")
 
 
-def _spaced(x: Scale, ticks: list[float], chart: "Chart") -> list[float]:
-    """The ticks whose labels do not run into the one before."""
-    kept: list[float] = []
+def spaced(x: Scale, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """The ticks whose words do not run into those before."""
+    kept: list[tuple[float, str]] = []
     edge = float("-inf")
-    for value in ticks:
-        half = text_width(chart.x.form(value), _FONT) / 2
+    for value, word in ticks:
+        half = text_width(word, _FONT) / 2
         if x(value) - half > edge + 6:
-            kept.append(value)
+            kept.append((value, word))
             edge = x(value) + half
     return kept
 
 
 def _guides(chart: "Chart", frame: _Frame) -> Markup:
+    x, y = frame.x, frame.y
     parts = []
     for guide in chart.guides:
-        scale = frame.x if guide.axis == "x" else frame.y
-        if not scale.inside(guide.value):
-            continue
-        at = scale(guide.value)
-        if guide.axis == "x":
-            parts += [
-                stroke(at, frame.y.end, at, frame.y.start, "guide"),
-                words(guide.label, at + 5, frame.y.end + 9, kind="tick"),
-            ]
-        else:
-            parts += [
-                stroke(frame.x.start, at, frame.x.end, at, "guide"),
-                words(guide.label, frame.x.end, at - 5, anchor="end", kind="tick"),
-            ]
+        if guide.axis == "x" and x.inside(guide.value):
+            at = x(guide.value)
+            parts += [stroke(at, y.end, at, y.start, "guide"), words(guide.label, at + 5, y.end + 9, kind="tick")]
+        elif guide.axis == "y" and y.inside(guide.value):
+            at = y(guide.value)
+            place = _guide_place(chart, frame, at, text_width(guide.label, _FONT))
+            parts += [stroke(x.start, at, x.end, at, "guide"), words(guide.label, *place, kind="tick halo")]
     return tag("g", *parts, aria_hidden="true")
+
+
+def _guide_place(chart: "Chart", frame: _Frame, at: float, width: float) -> tuple[float, float]:
+    """Where the word of a level line covers no marker: left, right, then the middle; above the line before below."""
+    spots = [(frame.x(a), frame.y(b)) for s in chart.series if s.marker for a, b in zip(s.x, s.y, strict=True)]
+    lefts = (frame.x.start + 6, frame.x.end - width, (frame.x.start + frame.x.end - width) / 2)
+    boxes = [(a, at + dy, a + width, at + dy + 16) for dy in (-19, 3) for a in lefts]
+    free = [
+        box for box in boxes if not any(box[0] - 8 < a < box[2] + 8 and box[1] - 8 < b < box[3] + 8 for a, b in spots)
+    ]
+    box = (free or boxes)[0]
+    return box[0], box[3] - 2
 
 
 def _series(series: "Series", frame: _Frame, clip: str) -> Markup:
@@ -205,7 +216,7 @@ def _bounds(low: Sequence[float | None], high: Sequence[float | None], k: int) -
 def _steps(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """A staircase: across first, then up or down."""
     corners = places[:1]
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in itertools.pairwise(places):
         corners += [(after[0], before[1]), after]
     return corners
 
@@ -231,16 +242,15 @@ _Box = tuple[float, float, float, float]
 
 def _free_box(frame: _Frame, x: float, y: float, width: float, taken: list[_Box]) -> _Box:
     candidates = [
-        (x + dx if right else x - dx - width, y + dy - 8)
-        for dy in (0, -15, 15, -26, 26)
-        for dx in (10.0, 4.0)
+        (x + 10 if right else x - 10 - width, y + dy - 8)
         for right in (True, False)
+        for dy in (0, -9, 9, -17, 17, -26, 26)
     ]
     boxes = [(a, b, a + width, b + 16) for a, b in candidates]
     inside = [
         c
         for c in boxes
-        if c[0] >= frame.x.start and c[2] <= frame.x.end and c[1] >= frame.y.end and c[3] <= frame.y.start
+        if c[0] >= frame.x.start and c[2] <= frame.size.width and c[1] >= frame.y.end and c[3] <= frame.y.start
     ]
     free = [c for c in inside if not any(_overlap(c, other) for other in taken)]
     return (free or inside or boxes)[0]

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from windtunnel.report.marks import shape, stroke, text_width, words
 from windtunnel.report.markup import short, tag
+from windtunnel.report.plot import spaced
 from windtunnel.report.scales import Scale, limits
 
 if TYPE_CHECKING:
@@ -88,13 +89,9 @@ def _background(chart: "RowChart", frame: _Frame) -> Markup:
         parts.append(
             tag("rect", x=left, y=frame.top, width=right - left, height=frame.bottom - frame.top, class_="margin")
         )
-    edge = float("-inf")
-    for value in x.ticks(frame.size.ticks):
-        half = text_width(chart.x.form(value), _FONT) / 2
-        parts.append(stroke(x(value), frame.top, x(value), frame.bottom, "grid"))
-        if x(value) - half > edge + 6:
-            edge = x(value) + half
-            parts.append(words(chart.x.form(value), x(value), frame.bottom + 18, anchor="middle", kind="tick"))
+    ticks = chart.x.ticks(x, frame.size.ticks)
+    parts += [stroke(x(value), frame.top, x(value), frame.bottom, "grid") for value, _ in ticks]
+    parts += [words(word, x(v), frame.bottom + 18, anchor="middle", kind="tick") for v, word in spaced(x, ticks)]
     if chart.reference is not None:
         parts.append(stroke(x(chart.reference), frame.top - 4, x(chart.reference), frame.bottom, "reference"))
         for side, anchor, shift in zip(chart.sides, ("end", "start"), (-7.0, 7.0), strict=True):

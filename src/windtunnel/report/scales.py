@@ -1,7 +1,7 @@
 """Axes: from a value to a position, and the ticks a person would choose."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(k / 10 for k in range(10, 100)))
@@ -28,9 +28,11 @@ class Scale:
         """Whether the value lies on the axis."""
         return self.low <= value <= self.high
 
-    def ticks(self, most: int) -> list[float]:
+    def ticks(self, most: int, base: int = 10) -> list[float]:
         """At most `most` round values inside the axis (at least two where round values allow it)."""
-        return _log_ticks(self.low, self.high, most) if self.log else _linear_ticks(self.low, self.high, most)
+        if not self.log:
+            return _linear_ticks(self.low, self.high, most)
+        return _powers(self.low, self.high, most, 2.0) if base == 2 else _log_ticks(self.low, self.high, most)
 
 
 def limits(values: Iterable[float], *, log: bool = False, padding: float = 0.06) -> tuple[float, float]:
@@ -46,16 +48,21 @@ def limits(values: Iterable[float], *, log: bool = False, padding: float = 0.06)
     return low - air, high + air
 
 
+def decimals(values: Sequence[float]) -> int:
+    """How many decimals tell these values apart and lose none of them."""
+    return next((d for d in range(8) if all(abs(round(v, d) - v) < 1e-9 * max(1.0, abs(v)) for v in values)), 8)
+
+
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:
     rough = (high - low) / max(most, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if m * power >= rough * (1 - 1e-9))
+    step = next(m * power for m in (1, 2, 5, 10, 20) if m * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
-    """The densest of a few round patterns that stays within `most`; whole powers are thinned when there are too many."""
+    """The densest of a few round patterns that stays within `most`; thinned powers of ten over many decades."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     best: list[float] = []
     for steps in _STEPS:
@@ -66,10 +73,13 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
         best = inside
         if len(best) >= max(3, most - 2):
             break
-    if len(best) == 1 and high / low < 10 or not best and high / low < 2:
+    if len(best) < 2 and high / low < 10:
         return _linear_ticks(low, high, most)
-    if best:
-        return best
-    powers = [10.0**k for k in range(first, last + 1) if low <= 10.0**k <= high]
-    stride = max(1, math.ceil(len(powers) / max(most, 1)))
-    return powers[::stride]
+    return best or _powers(low, high, most, 10.0)
+
+
+def _powers(low: float, high: float, most: int, base: float) -> list[float]:
+    """Whole powers, every second or third of them where there are too many."""
+    exponents = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
+    powers = [base**k for k in exponents if low * (1 - 1e-9) <= base**k <= high * (1 + 1e-9)]
+    return powers[:: max(1, math.ceil(len(powers) / max(most, 1)))]

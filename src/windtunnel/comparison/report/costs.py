@@ -6,7 +6,7 @@ from typing import Any
 
 from windtunnel.comparison.report.losses import COSTS
 from windtunnel.comparison.report.reading import Arm, Estimate, Study, bounded, items, mapping
-from windtunnel.report import Axis, Block, Chart, Details, Part, Section, Series, Table, Tabs, figures
+from windtunnel.report import Axis, Chart, Details, Part, Section, Series, Table, Tabs, figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,10 @@ def pareto_section(study: Study) -> Section | None:
     charts = [(tab, _pareto(tab, title, form, points)) for tab, title, form, points in axes if points]
     if not charts:
         return None
-    lead = "Lower left is better. Filled points are not significantly beaten; a hollow one is beaten on both axes with its interval apart."
+    lead = (
+        "Lower left is better. Filled points are not significantly beaten; a hollow one is beaten on both axes "
+        "with its interval apart."
+    )
     return Section(
         key="pareto", title="What is worth its cost", short="Pareto", lead=lead, parts=[Tabs(title="Cost", tabs=charts)]
     )
@@ -49,15 +52,18 @@ def pareto_section(study: Study) -> Section | None:
 
 def cost_section(study: Study) -> Section:
     """Ledger, throughput, state."""
-    parts: list[Part] = [_totals(study)]
+    parts: list[Part] = [_parameters(study), _flops(study)]
     speed = [arm for arm in study.arms if arm.part("throughput")]
     if speed:
         parts.append(_throughput(speed))
     if any(items(arm.raw.get("ledger")) for arm in study.arms):
-        parts.append(_ledger(study))
+        parts += _ledger(study)
     if any(arm.state_sizes for arm in study.arms):
         parts.append(_state(study))
-    lead = "Counted from the specs and checked against a counter; throughput is measured apart from training, arms in alternation."
+    lead = (
+        "Counted from the specs and checked against a counter; throughput is measured apart from training, arms "
+        "in alternation."
+    )
     return Section(key="costs", title="FLOPs, throughput, memory", short="Costs", lead=lead, parts=parts)
 
 
@@ -92,9 +98,12 @@ def _pareto(tab: str, title: str, form: Callable[[float], str], points: list[_Po
         title=f"Loss against {title}",
         description=f"On the frontier: {', '.join(f'{p.arm.name} ({p.name})' for p in frontier)}",
         x=Axis(title=f"{title} (log scale)", log=True, form=form),
-        y=Axis(title="held-out loss (nats a token)", form=lambda v: figures.fixed(v, 2)),
+        y=Axis(title="held-out loss (nats a token)", form=figures.fixed),
         series=[edge, *series],
-        note="Points are seed means of fully decayed runs, whiskers 95 % intervals. The dashed stair joins the points that no other mean beats.",
+        note=(
+            "Points are seed means of fully decayed runs, whiskers 95 % intervals. The dashed stair joins the "
+            "points that no other mean beats."
+        ),
     )
 
 
@@ -120,7 +129,8 @@ def _arm_points(points: list[_Point], beaten: list[_Point], form: Callable[[floa
                     hollow=hollow,
                     labels=[arm.name if p.last else "" for p in chosen],
                     tips=[
-                        f"{arm.name}, {p.name}\n{figures.fixed(p.value)} {figures.interval(p.loss.low, p.loss.high)} nats\n{form(p.cost)}"
+                        f"{arm.name}, {p.name}\n{figures.fixed(p.value)} {figures.interval(p.loss.low, p.loss.high)} "
+                        f"nats\n{form(p.cost)}"
                         for p in chosen
                     ],
                 )
@@ -144,38 +154,39 @@ def _beats(other: _Point, point: _Point) -> bool:
     return other.cost < point.cost and other.loss.high < point.loss.low
 
 
-def _totals(study: Study) -> Table:
+def _parameters(study: Study) -> Table:
+    rows = []
+    for arm in study.arms:
+        body = arm.number("n_body") or arm.number("params", "n_body")
+        counts = [arm.number("params", f"n_{kind}") for kind in ("total", "emb", "unemb", "matmul", "active")]
+        every = [counts[0], body, *counts[1:]]
+        rows.append((arm.name, figures.gap(arm.number("param_gap")), *(figures.exact(count) for count in every)))
+    columns = ("arm", "gap", "all", "body", "embedding", "unembedding", "matmul", "active")
+    note = (
+        "Arms are matched on body parameters. Matmul: multiplied for each token, the head included; active: of "
+        "these, with routed experts only."
+    )
+    return Table(caption="Parameters, six counts", columns=columns, rows=rows, numeric=range(1, 8), note=note)
+
+
+def _flops(study: Study) -> Table:
     base = study.baseline
     reference = base.number("flops_per_token") if base else None
     rows = []
     for arm in study.arms:
         flops = arm.number("flops_per_token") or arm.number("flops", "model")
         relative = flops / reference if flops and reference else None
-        counts = [
-            figures.exact(arm.number("params", f"n_{kind}")) for kind in ("total", "emb", "unemb", "matmul", "active")
-        ]
-        body = arm.number("n_body") or arm.number("params", "n_body")
-        rows.append(
-            (
-                arm.name,
-                counts[0],
-                figures.exact(body),
-                figures.gap(arm.number("param_gap")),
-                *counts[1:],
-                figures.counted(flops),
-                figures.ratio(relative),
-                figures.counted(arm.number("flops", "hardware")),
-                figures.counted(arm.number("flops", "elementwise")),
-            )
-        )
-    names = ("arm", "all", "body", "gap", "embedding", "unembedding", "matmul", "active")
-    flop_names = ("model FLOPs", "ratio", "hardware", "element-wise")
-    caption = "Parameters (six counts), and training FLOPs a token"
-    note = "Arms are matched on body parameters. Budgets use model FLOPs; hardware adds what the kernels really execute; element-wise operations are counted apart."
-    return Table(caption=caption, columns=(*names, *flop_names), rows=rows, numeric=range(1, 12), note=note)
+        others = [figures.counted(arm.number("flops", kind)) for kind in ("hardware", "elementwise")]
+        rows.append((arm.name, figures.counted(flops), figures.ratio(relative), *others))
+    columns = ("arm", "model", "ratio to the baseline", "hardware", "element-wise")
+    note = (
+        "Budgets use model FLOPs; hardware is what the kernels really execute; element-wise operations are "
+        "counted apart."
+    )
+    return Table(caption="Training FLOPs a token", columns=columns, rows=rows, numeric=range(1, 5), note=note)
 
 
-def _throughput(arms: Sequence[Arm]) -> Block:
+def _throughput(arms: Sequence[Arm]) -> Table:
     rows, remarks = [], []
     for arm in arms:
         speed = arm.part("throughput")
@@ -185,9 +196,10 @@ def _throughput(arms: Sequence[Arm]) -> Block:
             (
                 arm.name,
                 figures.counted(arm.number("throughput", "tokens_per_second") or arm.number("tokens_per_second")),
-                f"{figures.ratio(ratio.value)} {figures.interval(ratio.low, ratio.high, 2) if ratio.low is not None else ''}".strip(),
+                figures.ratio(ratio.value)
+                + ("" if ratio.low is None else f" {figures.interval(ratio.low, ratio.high, 2)}"),
                 figures.ratio(arm.number("throughput", "ideal_ratio")),
-                figures.MISSING if use is None else f"{100 * use:.0f} %",
+                figures.MISSING if use is None else f"{100 * use:.0f}\u00a0%",
                 figures.fixed(arm.number("throughput", "step_ms"), 1),
                 figures.fixed(arm.number("throughput", "process_ms"), 1),
                 figures.fixed(arm.number("throughput", "jitter"), 2),
@@ -207,28 +219,23 @@ def _throughput(arms: Sequence[Arm]) -> Block:
         "jitter",
         "block CV",
     )
-    note = "The ideal ratio is what FLOPs alone would give; a measured ratio far below it speaks of the kernels, not of the idea."
-    table = Table(
-        caption="Training throughput", columns=columns, rows=rows, numeric=range(1, 9), note=" ".join([note, *remarks])
+    note = (
+        "The ideal ratio is what FLOPs alone would give; a measured ratio far below it speaks of the kernels, "
+        "not of the idea."
     )
-    return Block(title="Throughput", parts=[table])
+    said = " ".join([note, *remarks])
+    return Table(caption="Training throughput", columns=columns, rows=rows, numeric=range(1, 9), note=said)
 
 
-def _ledger(study: Study) -> Block:
+def _ledger(study: Study) -> list[Part]:
     ledgers = {arm.name: [mapping(row) for row in items(arm.raw.get("ledger"))] for arm in study.arms}
     mechanisms = list(dict.fromkeys(str(row.get("mechanism", "")) for rows in ledgers.values() for row in rows))
     lines = [(name, *(_of_mechanism(ledgers[arm.name], name) for arm in study.arms)) for name in mechanisms]
     lines.append(("all", *(figures.counted(_sum(ledgers[arm.name], "model")) for arm in study.arms)))
-    across = Table(
-        caption="Model FLOPs a token, forward, by mechanism",
-        columns=("mechanism", *(arm.name for arm in study.arms)),
-        rows=lines,
-        numeric=range(1, len(study.arms) + 1),
-    )
-    return Block(
-        title="Ledger by mechanism",
-        parts=[across, *(_own_ledger(arm, ledgers[arm.name]) for arm in study.arms if ledgers[arm.name])],
-    )
+    names = [arm.name for arm in study.arms]
+    caption = "Model FLOPs a token, forward, by mechanism"
+    across = Table(caption=caption, columns=("mechanism", *names), rows=lines, numeric=range(1, len(names) + 1))
+    return [across, *(_own_ledger(arm, ledgers[arm.name]) for arm in study.arms if ledgers[arm.name])]
 
 
 def _own_ledger(arm: Arm, rows: list[Mapping[str, Any]]) -> Details:
@@ -272,8 +279,8 @@ def _state(study: Study) -> Chart:
         description="; ".join(
             f"{arm.name} {figures.byte_count(arm.state_at(None))}" for arm in study.arms if arm.state_sizes
         ),
-        x=Axis(title="context in tokens (log scale)", log=True, form=lambda v: f"{v:.0f}"),
-        y=Axis(title="bytes a sequence (log scale)", log=True, form=figures.byte_count),
+        x=Axis(title="context in tokens (log scale)", log=True, base=2, form=lambda v: f"{v:.0f}"),
+        y=Axis(title="bytes a sequence (log scale)", log=True, base=2, form=figures.byte_count),
         series=series,
         note="What a sequence keeps in memory while it is generated. Arms with equal state lie on one line.",
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from windtunnel.comparison.report import wording
 from windtunnel.comparison.report.costs import cost_section, pareto_section
 from windtunnel.comparison.report.evidence import caveats_section, equal_section, machine_section
 from windtunnel.comparison.report.glossary import glossary_section
@@ -63,11 +64,16 @@ def _summary(study: Study) -> str:
         return ""
     size, length = figures.counted(base.number("n_body")), figures.counted(tokens)
     trained = f", each trained on {length} tokens" if tokens else ""
-    words = [f"{one.variant.name}: {one.verdict}" for one in study.comparisons]
+    compared = [one for arm in wording.ranked(study) if (one := study.comparison(arm))]
+    words = [f"{one.variant.name}: {one.verdict}" for one in compared]
     failed = [f"{arm.name}: failed" for arm in study.arms if arm.failed]
-    return f"{len(study.arms)} architectures of about {size} body parameters{trained}, against {base.label}. {'; '.join([*words, *failed])}."
+    compared_on = f"{len(study.arms)} architectures of about {size} body parameters{trained}, against {base.label}."
+    return f"{compared_on} {'; '.join([*words, *failed])}."
 
 
 def _footer(study: Study) -> str:
     version = study.part("versions").get("windtunnel")
-    return f"Windtunnel{f' {version}' if version else ''} · study {study.raw.get('study', '')} · everything here can be recomputed from results.json"
+    return (
+        f"Windtunnel{f' {version}' if version else ''} · study {study.raw.get('study', '')} · everything here can "
+        "be recomputed from results.json"
+    )

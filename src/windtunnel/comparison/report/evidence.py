@@ -13,8 +13,8 @@ _DATA = {
     "name": "Corpus", "source": "Source", "fingerprint": "Fingerprint", "bytes": "Bytes", "documents": "Documents",
     "train_tokens": "Training tokens", "heldout_tokens": "Held-out tokens", "heldout_documents": "Held-out documents",
     "duplicates_dropped": "Duplicates dropped", "overlap_13gram": "Held-out documents sharing a 13-gram with training",
-    "epochs": "Epochs", "tokenizer": "Tokenizer", "tokenizer_fingerprint": "Tokenizer fingerprint", "vocab": "Vocabulary",
-    "bytes_per_token": "Bytes a token", "leak": "Document boundaries",
+    "epochs": "Epochs", "tokenizer": "Tokenizer", "tokenizer_fingerprint": "Tokenizer fingerprint",
+    "vocab": "Vocabulary", "bytes_per_token": "Bytes a token", "leak": "Document boundaries",
 }  # fmt: skip
 _HASHES = ("fingerprint", "tokenizer_fingerprint")
 
@@ -32,7 +32,10 @@ def equal_section(study: Study) -> Section:
     hashes = [(arm.name, str(arm.raw["batch_hash"])) for arm in study.arms if arm.raw.get("batch_hash")]
     if hashes:
         parts.append(_hashes(hashes))
-    lead = "A comparison is fair only when everything except the idea is the same. These are the rules, and what shows that they held."
+    lead = (
+        "A comparison is fair only when everything except the idea is the same. These are the rules, and what "
+        "shows that they held."
+    )
     return Section(
         key="equal",
         title="What was held equal",
@@ -43,19 +46,14 @@ def equal_section(study: Study) -> Section:
 
 
 def _hashes(hashes: list[tuple[str, str]]) -> Table:
-    same = len({value for _, value in hashes}) == 1
-    note = (
-        "All arms read the same batches in the same order."
-        if same
-        else "The arms did NOT read the same batches: their losses are not comparable."
-    )
-    rows = [(name, tag("code", value)) for name, value in hashes]
-    return Table(
-        caption="Hash of the token ids of the first and last 64 batches",
-        columns=("arm", "SHA-256"),
-        rows=rows,
-        note=note,
-    )
+    """One line a hash: a single line says that every arm read the same."""
+    values = list(dict.fromkeys(value for _, value in hashes))
+    note = "All arms read the same batches in the same order."
+    if len(values) > 1:
+        note = "The arms did NOT read the same batches: their losses are not comparable."
+    rows = [(", ".join(name for name, own in hashes if own == value), tag("code", value)) for value in values]
+    caption = "Hash of the token ids of the first and last 64 batches"
+    return Table(caption=caption, columns=("arms", "SHA-256"), rows=rows, note=note)
 
 
 def caveats_section(study: Study) -> Section:

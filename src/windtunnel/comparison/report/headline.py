@@ -31,19 +31,18 @@ from windtunnel.report import (
     figures,
 )
 
-_ORDER: tuple[Tone, ...] = ("good", "fair", "mixed", "even", "unknown", "poor", "bad")
-
 
 def verdict_section(study: Study) -> Section:
     """Findings, best first and the baseline last, then the forest plot."""
-    parts: list[Part] = [_finding(study, arm) for arm in sorted(study.arms, key=lambda arm: _rank(study, arm))]
+    parts: list[Part] = [_finding(study, arm) for arm in wording.ranked(study)]
     warning = _warning(study)
     if warning is not None:
         parts.insert(0, warning)
     if study.comparisons:
         parts.append(forest(study))
     lead = (
-        "A ratio above 1 favours the variant: it reaches the baseline's final loss with that many times fewer tokens, FLOPs "
+        "A ratio above 1 favours the variant: it reaches the baseline's final loss with that many times "
+        "fewer tokens, FLOPs "
         "or seconds. The percent beside it is what that saves, 1 − 1/S. Brackets are 95 % intervals."
     )
     return Section(key="verdict", title="Verdict", lead=lead, parts=parts)
@@ -78,11 +77,14 @@ def forest(study: Study) -> RowChart:
         title="How many times less is needed to reach the baseline's loss",
         description=f"Speedups in tokens, FLOPs and time with 95 % intervals; above 1 favours the variant.{band}",
         x=Axis(title="speedup to the baseline's final loss (log scale)", log=True, form=_times),
-        groups=[_group(one) for one in study.comparisons],
+        groups=[_group(one) for arm in wording.ranked(study) if (one := study.comparison(arm))],
         reference=1.0,
         margin=edges,
         sides=("needs more", "needs less"),
-        note=f"Time holds for the machine and kernels named under “Machine and versions”.{band} Arrows run on beyond the axis or mark bounds.",
+        note=(
+            f"Time holds for the machine and kernels named under “Machine and versions”.{band} Arrows run on "
+            "beyond the axis or mark bounds."
+        ),
     )
 
 
@@ -118,7 +120,7 @@ def _finding(study: Study, arm: Arm) -> Finding:
     text = wording.sentence(study, arm)
     if comparison is None:
         word = "baseline" if arm.is_baseline else "failed" if arm.failed else "not compared"
-        tone: Tone = "bad" if word == "failed" else "unknown"
+        tone: Tone = "bad" if word == "failed" else "plain"
         return Finding(
             title=arm.name,
             subtitle=subtitle,
@@ -175,13 +177,6 @@ def _direction(speedup: Speedup | None) -> Tone:
     return "unknown"
 
 
-def _rank(study: Study, arm: Arm) -> tuple[int, float]:
-    comparison = study.comparison(arm)
-    if comparison is None:
-        return (len(_ORDER) + (1 if arm.is_baseline else 0), 0.0)
-    return (_ORDER.index(wording.tone(comparison.verdict)), comparison.delta.value or 0.0)
-
-
 def _warning(study: Study) -> Notice | None:
     """Failures first of all: a result that misses an arm must say so where it is read."""
     failures = [mapping(one) for one in items(study.raw.get("failures"))]
@@ -214,15 +209,20 @@ def _differences(study: Study, paired: list[tuple[Comparison, list[float]]]) -> 
             dots=seeds,
             colour=one.variant.colour,
             marker=one.variant.marker,
-            tip=f"{one.variant.name}\n{figures.signed(one.delta.value, 4)} nats a token, n = {figures.plain(one.raw.get('n'))}",
+            tip=(
+                f"{one.variant.name}\n{figures.signed(one.delta.value, 4)} nats a token, n = "
+                f"{figures.plain(one.raw.get('n'))}"
+            ),
         )
         for one, seeds in paired
     ]
     return RowChart(
         key="differences",
         title="Difference of loss to the baseline at equal tokens",
-        description="Mean paired difference with its 95 % interval over seeds, and each seed as an open dot; below 0 is better.",
-        x=Axis(title="loss minus the baseline's (nats a token)", form=lambda v: figures.signed(v, 2) if v else "0"),
+        description=(
+            "Mean paired difference with its 95 % interval over seeds, and each seed as an open dot; below 0 is better."
+        ),
+        x=Axis(title="loss minus the baseline's (nats a token)", form=lambda v: figures.signed(v, 3), signed=True),
         groups=[RowGroup(title="Paired by seed", rows=rows)],
         reference=0.0,
         sides=("better", "worse"),
@@ -261,18 +261,20 @@ def _targets(study: Study) -> Chart | None:
                     marker=one.variant.marker,
                     line="solid",
                     tips=[
-                        f"{one.variant.name} at {_share(f)}\n{figures.ratio(e.value)} {figures.interval(e.low, e.high, 2)}, {figures.saving(e.value)}"
+                        f"{one.variant.name} at {_share(f)}\n{figures.ratio(e.value)} "
+                        f"{figures.interval(e.low, e.high, 2)}, {figures.saving(e.value)}"
                         for f, e in known
                     ],
                 )
             )
     if not any(len(one.x) > 1 for one in series):
         return None
+    places = sorted({share for one in series for share in one.x})
     return Chart(
         key="targets",
         title="Does the gain grow or fade during training?",
         description="Token speedup to the loss that the baseline has at earlier horizons, with 95 % intervals.",
-        x=Axis(title="target: the baseline's loss at this share of its tokens", log=True, form=_share),
+        x=Axis(title="target: the baseline's loss at this share of its tokens", log=True, form=_share, places=places),
         y=Axis(title="token speedup (log scale)", log=True, form=_times),
         series=series,
         guides=[Guide(axis="y", value=1.0, label="no difference")],

@@ -8,8 +8,10 @@ from windtunnel.report import Axis, Chart, Guide, Section, Series, Tabs, figures
 from windtunnel.report.scales import limits
 
 _NOTE = (
-    "Markers are horizons: runs whose learning rate has fully decayed, held-out loss, 95 % interval over seeds. Faint lines "
-    "are within-run: the smoothed training loss of the longest run, not decayed until its end, so no speedup is read from them."
+    "Markers are horizons: runs whose learning rate has fully decayed, held-out loss, 95 % interval over "
+    "seeds. Faint lines "
+    "are within-run: the smoothed training loss of the longest run, not decayed until its end, so no speedup "
+    "is read from them."
 )
 
 
@@ -56,7 +58,10 @@ def loss_section(study: Study) -> Section | None:
         charts.append(("Whole run", whole))
     if not charts:
         return None
-    lead = "The same runs three times: what counts as cheap depends on whether data, arithmetic or this machine's clock is scarce."
+    lead = (
+        "The same runs three times: what counts as cheap depends on whether data, arithmetic or this machine's "
+        "clock is scarce."
+    )
     return Section(
         key="loss",
         title="Loss against tokens, FLOPs and time",
@@ -84,9 +89,7 @@ def _near(study: Study, cost: _Cost) -> Chart | None:
         title=f"Held-out loss against {cost.title}",
         description="; ".join(_described(arm) for arm, _ in arms),
         x=Axis(title=f"{cost.title} (log scale)", log=True, form=cost.form, limits=(first * 0.78, last * 1.12)),
-        y=Axis(
-            title="loss (nats a token)", form=lambda v: figures.fixed(v, 2), limits=(low, high + 0.12 * (high - low))
-        ),
+        y=Axis(title="loss (nats a token)", form=figures.fixed, limits=(low, high + 0.12 * (high - low))),
         series=[*within, *(_horizons(arm, one, cost) for arm, one in arms)],
         guides=[]
         if target is None or base is None
@@ -107,7 +110,8 @@ def _horizons(arm: Arm, cost_of_token: float, cost: _Cost) -> Series:
         marker=arm.marker,
         line="solid",
         tips=[
-            f"{arm.name}, decayed at {figures.counted(tokens)} tokens\n{figures.fixed(loss.value)} {figures.interval(loss.low, loss.high)} nats"
+            f"{arm.name}, decayed at {figures.counted(tokens)} tokens\n{figures.fixed(loss.value)} "
+            f"{figures.interval(loss.low, loss.high)} nats"
             f"\n{cost.form(tokens * cost_of_token)} {cost.tab.lower() if cost.key != 'seconds' else 'of training'}"
             for _, tokens, loss in points
         ],
@@ -151,7 +155,7 @@ def _whole(study: Study) -> Chart | None:
         title="The whole run, within-run",
         description="Smoothed training loss of the longest run of each arm, mean over seeds, from its start.",
         x=Axis(title="training tokens (log scale)", log=True, form=figures.counted),
-        y=Axis(title="loss (nats a token)", form=lambda v: figures.fixed(v, 1)),
+        y=Axis(title="loss (nats a token)", form=figures.fixed),
         series=series,
         note=_NOTE,
     )

@@ -1,8 +1,10 @@
 """Is it minimal? What an arm changes against the baseline, and the settings it brings of its own."""
 
+from markupsafe import Markup
+
 from windtunnel.comparison.report.reading import Arm, Study, items
 from windtunnel.report import Block, Details, Facts, Part, Prose, Section, Table, figures
-from windtunnel.report.markup import tag
+from windtunnel.report.markup import link, tag
 
 
 def minimality_section(study: Study) -> Section | None:
@@ -15,7 +17,10 @@ def minimality_section(study: Study) -> Section | None:
     if not arms:
         return None
     parts: list[Part] = [_table(arms), *(_block(arm) for arm in arms)]
-    lead = "What each idea adds in parts, parameters, settings, FLOPs and state. Everything that is not listed here is the same code."
+    lead = (
+        "What each idea adds in parts, parameters, settings, FLOPs and state. Everything that is not listed here "
+        "is the same code."
+    )
     return Section(key="minimal", title="Is it minimal?", lead=lead, parts=parts)
 
 
@@ -26,7 +31,10 @@ def settings_section(study: Study) -> Section:
         for name, entry in arm.part("own_settings").items():
             common, own, why = [*items(entry), None, None, None][:3]
             rows.append((arm.name, str(name), figures.plain(common), figures.plain(own), str(why or figures.MISSING)))
-    lead = "Settings that belong to an idea travel with it; all others, the optimiser and its schedule included, are common."
+    lead = (
+        "Settings that belong to an idea travel with it; all others, the optimiser and its schedule included, "
+        "are common."
+    )
     if not rows:
         return Section(
             key="own-settings", title="Own settings", lead=lead, parts=[Prose(["No arm has settings of its own."])]
@@ -74,9 +82,9 @@ def _block(arm: Arm) -> Block:
     return Block(title=f"{arm.name}: {arm.label}" if arm.label != arm.name else arm.name, parts=parts)
 
 
-def _facts(arm: Arm) -> list[tuple[str, str]]:
+def _facts(arm: Arm) -> list[tuple[str, str | Markup]]:
     block, matching = arm.part("minimality"), arm.part("matching")
-    facts = [
+    facts: list[tuple[str, str | Markup]] = [
         ("Adds", "; ".join(str(part) for part in items(block.get("parts_added"))) or "nothing"),
         ("Removes", "; ".join(str(part) for part in items(block.get("parts_removed"))) or "nothing"),
     ]
@@ -84,7 +92,7 @@ def _facts(arm: Arm) -> list[tuple[str, str]]:
         knob = f"{figures.plain(matching.get('knob'))} = {figures.plain(matching.get('value'))}"
         facts.append(("Matched by", f"{knob} (gap {figures.gap(figures.number_or_none(matching.get('gap')))})"))
     if arm.raw.get("paper"):
-        facts.append(("Paper", str(arm.raw["paper"])))
+        facts.append(("Paper", link(str(arm.raw["paper"]))))
     return facts
 
 

@@ -1,87 +1,55 @@
 """The numbers behind everything, as tables."""
 
+from collections.abc import Callable
+
 from windtunnel.comparison.report.reading import MEASURES, Comparison, Estimate, Study, bounded, dig, items
 from windtunnel.comparison.report.summary import overview
 from windtunnel.comparison.report.wording import speedup_words
-from windtunnel.report import Block, Part, Section, Table, figures
+from windtunnel.report import Section, Table, figures
 
 
 def numbers_section(study: Study) -> Section:
     """The overview, tests and intervals, horizons, seeds."""
-    parts: list[Part] = [Block(title="Overview", parts=[overview(study)])]
-    if study.comparisons:
-        parts.append(Block(title="Intervals and tests", parts=[_tests(study), _speedups(study)]))
-    horizons = _horizons(study)
-    if horizons.rows:
-        parts.append(Block(title="Horizons", parts=[horizons]))
-    seeds = _seeds(study)
-    if seeds.rows:
-        parts.append(Block(title="Seeds", parts=[seeds]))
-    return Section(
-        key="numbers",
-        title="The numbers",
-        lead="Everything above, to copy. The same figures are in results.json.",
-        parts=parts,
-    )
+    tables = [overview(study, "\n"), _tests(study), _speedups(study), _horizons(study), _seeds(study)]
+    lead = "Everything above, to copy. The same figures are in results.json."
+    return Section(key="numbers", title="The numbers", lead=lead, parts=[table for table in tables if table.rows])
 
 
 def _tests(study: Study) -> Table:
-    rows = []
-    for one in study.comparisons:
-        rows.append(
-            (
-                one.variant.name,
-                figures.plain(one.raw.get("n")),
-                _words(one.delta),
-                *(
-                    _pair(one, name)
-                    for name in ("ci95_documents", "welch_ci95", "ci95_simultaneous", "equivalent_ci90")
-                ),
-                _probability(one, "p_value"),
-                _probability(one, "p_holm"),
-                figures.fixed(figures.number_or_none(one.raw.get("p_improvement")), 2),
-                figures.signed(figures.number_or_none(one.raw.get("bits_per_byte_delta")), 4),
-            )
-        )
-    columns = (
-        "arm",
-        "n",
-        "Δ nats, paired t",
-        "seeds and documents",
-        "Welch",
-        "simultaneous",
-        "90 % (equivalence)",
-        "p",
-        "p (Holm)",
-        "P(better)",
-        "Δ bits/byte",
-    )
-    note = "The paired interval over seeds is the primary one. P(better): chance that a run of the variant beats a run of the baseline."
-    return Table(
-        caption="Difference of loss to the baseline, 95 % intervals unless said",
-        columns=columns,
-        rows=rows,
-        numeric=range(1, 11),
-        note=note,
-    )
+    """One line a statistic, one column an arm: there are more of the first than of the second."""
+    compared = study.comparisons
+    lines: list[tuple[str, Callable[[Comparison], str]]] = [
+        ("Δ nats a token, paired t over seeds", lambda one: _words(one.delta)),
+        ("pairs of seeds", lambda one: figures.plain(one.raw.get("n"))),
+        ("interval over seeds and documents", lambda one: _pair(one, "ci95_documents")),
+        ("interval by Welch, unpaired", lambda one: _pair(one, "welch_ci95")),
+        ("simultaneous interval, all arms", lambda one: _pair(one, "ci95_simultaneous")),
+        ("90 % interval, for equivalence", lambda one: _pair(one, "equivalent_ci90")),
+        ("p", lambda one: _probability(one, "p_value")),
+        ("p after Holm", lambda one: _probability(one, "p_holm")),
+        ("P(a run beats a run of the baseline)", lambda one: figures.fixed(_number(one, "p_improvement"), 2)),
+        ("Δ bits/byte", lambda one: figures.signed(_number(one, "bits_per_byte_delta"), 4)),
+    ]
+    rows = [(name, *(write(one) for one in compared)) for name, write in lines] if compared else []
+    caption = "Difference of loss to the baseline; intervals are 95 % unless said"
+    columns = ("statistic", *(one.variant.name for one in compared))
+    return Table(caption=caption, columns=columns, rows=rows, numeric=range(1, len(columns)))
+
+
+def _number(one: Comparison, name: str) -> float | None:
+    return figures.number_or_none(one.raw.get(name))
 
 
 def _speedups(study: Study) -> Table:
     rows = []
     for one in study.comparisons:
-        slope = ", ".join(
-            f"{name} {figures.fixed(figures.number_or_none(dig(one.raw, 'slope', name)))}"
-            for name in ("baseline", "variant", "used")
-        )
+        slopes = [
+            (name, figures.number_or_none(dig(one.raw, "slope", name))) for name in ("baseline", "variant", "used")
+        ]
+        slope = "\n".join(f"{name} {figures.fixed(value)}" for name, value in slopes if value is not None)
         primary = str(one.raw.get("primary") or figures.MISSING).replace("_", "-")
-        rows.append(
-            (
-                one.variant.name,
-                *(speedup_words(one.speedup(m)) for m in MEASURES),
-                primary,
-                slope if one.raw.get("slope") else figures.MISSING,
-            )
-        )
+        words = [speedup_words(one.speedup(measure)).replace("  ", "\n") for measure in MEASURES]
+        rows.append((one.variant.name, *words, primary, slope or figures.MISSING))
     columns = ("arm", "tokens", "FLOPs", "time", "primary track", "slopes −dL/dlnD")
     return Table(caption="Speedups to the baseline's final loss", columns=columns, rows=rows)
 

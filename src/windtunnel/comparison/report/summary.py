@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 _WIDE = 98
-_LEGEND = "Loss in nats a token, lower is better; ± and [ ] are 95 % intervals over seeds. S > 1: the variant needs less to reach the baseline's loss."
+_LEGEND = (
+    "Loss in nats a token, lower is better; ± and [ ] are 95 % intervals over seeds. S > 1: the variant needs "
+    "less to reach the baseline's loss."
+)
 
 
 def terminal_table(results: Mapping[str, Any]) -> "TerminalTable":
@@ -24,7 +27,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return _ascii(f"{overview(read(results)).markdown()}\n{_LEGEND}\n")
 
 
-def overview(study: Study) -> Table:
+def overview(study: Study, between: str = " ") -> Table:
     """One line an arm, every headline number."""
     columns = (
         "arm",
@@ -39,7 +42,7 @@ def overview(study: Study) -> Table:
         "verdict",
         "grade",
     )
-    rows = [[*_arm_cells(arm, " "), *_result_cells(study, arm, " ")] for arm in study.arms]
+    rows = [[*_arm_cells(arm, between), *_result_cells(study, arm, between)] for arm in study.arms]
     return Table(caption="One line an arm", columns=columns, rows=rows, numeric=range(1, 9))
 
 
@@ -116,7 +119,7 @@ def _difference(delta: Estimate, between: str) -> str:
 
 def _speedup(comparison: Comparison, measure: str, between: str) -> str:
     speedup = comparison.speedup(measure)
-    bounds = wording.speedup_interval(speedup, "[{}, {}]" if between == " " else "{}..{}")
+    bounds = wording.speedup_interval(speedup, "[{}, {}]" if between == " " else "{}-{}")
     return between.join(part for part in (wording.speedup_value(speedup), bounds) if part)
 
 
@@ -125,5 +128,5 @@ def _plain(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _ascii(text: str) -> str:
-    """A hyphen for the typographic minus: terminals and Markdown are copied from."""
-    return text.replace(figures.MINUS, "-").replace(figures.MISSING, "-")
+    """A hyphen for the typographic minus, plain spaces: terminals and Markdown are copied from."""
+    return text.replace(figures.MINUS, "-").replace(figures.MISSING, "-").replace("\u00a0", " ")

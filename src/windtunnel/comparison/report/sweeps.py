@@ -15,7 +15,8 @@ def sweep_section(study: Study) -> Section | None:
         return None
     parts: list[Part] = [_chart(study), _table(study)]
     lead = (
-        "Every arm had the same number of trials, on a seed of its own that is never reported. A variant that wins only with a "
+        "Every arm had the same number of trials, on a seed of its own that is never reported. A variant "
+        "that wins only with a "
         "learning rate found for it, beside a baseline that was not tuned, has shown nothing."
     )
     return Section(key="tuning", title="Tuning", lead=lead, parts=parts)
@@ -46,9 +47,12 @@ def _chart(study: Study) -> Chart:
         title="Loss of the tuning trials against the learning rate",
         description="; ".join(f"{arm.name} chose {figures.rate(arm.number('lr'))}" for arm in study.arms),
         x=Axis(title="peak learning rate (log scale)", log=True, form=figures.rate),
-        y=Axis(title="loss of the trial (nats a token)", form=lambda v: figures.fixed(v, 2), limits=(low, top)),
+        y=Axis(title="loss of the trial (nats a token)", form=figures.fixed, limits=(low, top)),
         series=series,
-        note="A ring marks the chosen rate. A cross at the top is a trial that diverged: it counts as the loss of an untrained model, not as missing.",
+        note=(
+            "A ring marks the chosen rate. A cross at the top is a trial that diverged: it counts as the loss of "
+            "an untrained model, not as missing."
+        ),
     )
 
 
@@ -136,5 +140,8 @@ def _table(study: Study) -> Table:
         "expected best of 1, 2, … trials",
         "state",
     )
-    note = "Sensitivity: mean loss above the best over rates from 1/8 to 8 times the chosen one; smaller is easier to tune."
+    note = (
+        "Sensitivity: mean loss above the best over rates from 1/8 to 8 times the chosen one; smaller is easier "
+        "to tune."
+    )
     return Table(caption="What the sweeps found", columns=columns, rows=rows, numeric=(1, 3, 4, 5), note=note)

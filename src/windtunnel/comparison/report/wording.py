@@ -14,6 +14,7 @@ TONES: tuple[tuple[str, Tone], ...] = (
     ("loses", "bad"),
     ("equivalent", "even"),
 )
+_ORDER: tuple[Tone, ...] = ("good", "fair", "mixed", "even", "unknown", "poor", "bad")
 FLAT = "no estimate"
 
 
@@ -21,6 +22,18 @@ def tone(verdict: str) -> Tone:
     """How a verdict is coloured; anything capped or unknown stays neutral."""
     words = verdict.lower()
     return next((kind for start, kind in TONES if words.startswith(start)), "unknown")
+
+
+def ranked(study: Study) -> list[Arm]:
+    """The arms as they are read: winners first, then what is open, losers, failures, and the baseline last."""
+    return sorted(study.arms, key=lambda arm: _rank(study, arm))
+
+
+def _rank(study: Study, arm: Arm) -> tuple[int, float]:
+    comparison = study.comparison(arm)
+    if comparison is None:
+        return (len(_ORDER) + (1 if arm.is_baseline else 0), 0.0)
+    return (_ORDER.index(tone(comparison.verdict)), comparison.delta.value or 0.0)
 
 
 def speedup_value(speedup: Speedup | None) -> str:
@@ -74,9 +87,15 @@ def _made_sentence(comparison: Comparison, against: str) -> str:
     name, tokens = comparison.variant.label, comparison.speedup("s_tok")
     if tokens is None:
         difference = figures.signed(comparison.delta.value)
-        return f"{name} differs from {against} by {difference} nats a token at equal tokens; no speedup could be estimated."
+        return (
+            f"{name} differs from {against} by {difference} nats a token at equal tokens; no speedup could be "
+            "estimated."
+        )
     if tokens.censored:
-        return f"{name} did not meet the loss of {against} between its shortest and longest runs ({speedup_value(tokens)} in tokens)."
+        return (
+            f"{name} did not meet the loss of {against} between its shortest and longest runs "
+            f"({speedup_value(tokens)} in tokens)."
+        )
     known = [(MEASURE_NAMES[m], s) for m in MEASURES if (s := comparison.speedup(m)) is not None and not s.censored]
     parts = [f"{figures.ratio(s.value)} in {measure} ({figures.saving(s.value)})" for measure, s in known]
     return f"To the loss of {against}, {name} is {', '.join(parts)}."
