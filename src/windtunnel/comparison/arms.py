@@ -13,6 +13,7 @@ from windtunnel.mixers import Attention, DiffAttention
 from windtunnel.model import LanguageModel
 from windtunnel.recipes.sizing import Training, build
 from windtunnel.spec import fields
+from windtunnel.values import parse_setting
 
 # Settings of an arm that concern the run, not the architecture: they make the controls of the tool itself.
 CONTROLS = {"lr_factor": 1.0, "token_factor": 1.0, "seed_offset": 0}
@@ -52,22 +53,10 @@ class Arm:
         """Whether the arm departs from the study's own rules on purpose."""
         return (self.lr_factor, self.token_factor, self.seed_offset) != (1.0, 1.0, 0)
 
-
-def parse_value(text: str) -> Any:
-    """A setting's value: true, false, none, a whole number (k, M, B allowed), a number, or the text itself."""
-    plain = {"true": True, "false": False, "none": None}
-    if text.lower() in plain:
-        return plain[text.lower()]
-    scale = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
-    digits = text[:-1] if scale > 1 else text
-    try:
-        number = float(digits) * scale
-    except ValueError:
-        return text
-    whole = (
-        number.is_integer() and not any(mark in digits.lower() for mark in ".e") or scale > 1 and number.is_integer()
-    )
-    return int(number) if whole else number
+    @property
+    def packages(self) -> list[str]:
+        """The package of a recipe of one's own, whose kinds may be loaded because the user named it."""
+        return [self.recipe.split(".")[0].split(":")[0]] if ":" in self.recipe else []
 
 
 def parse_arm(text: str) -> ArmRequest:
@@ -77,12 +66,7 @@ def parse_arm(text: str) -> ArmRequest:
         function, _, tail = tail.partition(":")
         head = f"{head}:{function}"
     label, _, recipe = head.rpartition("=")
-    settings = {}
-    for part in tail.split(",") if tail else []:
-        name, equals, value = part.partition("=")
-        if not equals or not name:
-            raise InputError(f"arm {text!r}: {part!r} is not setting=value; write [label=]recipe[:setting=value,...]")
-        settings[name.strip()] = parse_value(value.strip())
+    settings = dict(parse_setting(part) for part in tail.split(",")) if tail else {}
     if ":" not in recipe:
         recipes.entry(recipe)
     label = label or recipe.split(":")[-1]

@@ -46,7 +46,7 @@ class Pool(Protocol):
     workers: int
 
     def run(self, jobs: Sequence[Job], tick: Callable[[int], None]) -> Iterator[Outcome]:
-        """Outcomes as they come, one a job. `tick` is called about twice a second with the tokens trained so far."""
+        """Outcomes as they come, one a job. `tick` is called twice a second with the tokens trained in this call."""
         ...
 
 
@@ -63,10 +63,12 @@ class LocalPool:
         self.workers, self.devices = workers, tuple(devices)
         self._context = multiprocessing.get_context("spawn")
         self._tokens = self._context.Value("q", 0)
+        self._before = 0
 
     def run(self, jobs: Sequence[Job], tick: Callable[[int], None]) -> Iterator[Outcome]:
         attempts = {job.name: 0 for job in jobs}
         left = sorted(jobs, key=lambda job: -job.weight)
+        self._before = self._tokens.value
         while left:
             with self._executor() as executor:
                 running = {executor.submit(_work, job.function, job.payload): job for job in left}
@@ -94,7 +96,7 @@ class LocalPool:
     ) -> Iterator[tuple[Future[Any], Job]]:
         while running:
             done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            tick(self._tokens.value)
+            tick(self._tokens.value - self._before)
             for future in done:
                 yield future, running.pop(future)
 

@@ -1,0 +1,243 @@
+"""One arm's part of `results.json`, from its run folders."""
+
+import inspect
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from windtunnel import recipes
+from windtunnel.checkpoint import read_json
+from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.statistics import mean_interval
+from windtunnel.comparison.study import Study, costs
+from windtunnel.comparison.tuning import Trial, expected_best, lr_sensitivity
+from windtunnel.spec import Spec, difference, fields
+from windtunnel.training.settings import TrainingSettings
+
+_POINTS = 48
+
+
+@dataclass(frozen=True)
+class ArmRuns:
+    """The finished runs of an arm. losses: by horizon, one a seed; documents: arrays at D, one mapping a seed."""
+
+    seeds: list[int]
+    losses: dict[float, list[float]]
+    bits: dict[float, list[float]]
+    documents: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    curve: dict[str, list[float]]
+
+
+def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
+    """Read what has finished; missing seeds are left out (and reported as failures by the engine)."""
+    done = [seed for seed in study.seeds(arm) if (folder / f"seed-{seed}" / "result.json").is_file()]
+    results = [read_json(folder / f"seed-{seed}" / "result.json") for seed in done]
+    keys = {horizon: study.horizon_key(horizon) for horizon in study.design.horizons}
+    return ArmRuns(
+        seeds=done,
+        losses={horizon: [one["horizons"][key]["loss"] for one in results] for horizon, key in keys.items()},
+        bits={horizon: [one["horizons"][key]["bits_per_byte"] for one in results] for horizon, key in keys.items()},
+        documents=[_documents(folder / f"seed-{seed}" / "documents.npz", keys[1.0]) for seed in done],
+        results=results,
+        curve=_curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
+    )
+
+
+def arm_entry(
+    study: Study, arm: Arm, runs: ArmRuns, tuning: Mapping[str, Any], throughput: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that is reported of one arm."""
+    counted = costs(study, arm)
+    baseline = study.arm(study.baseline)
+    loss = runs.losses[1.0]
+    timed = throughput.get("arms", {}).get(arm.label, {})
+    return {
+        "label": arm.label,
+        "recipe": arm.recipe,
+        "paper": recipes.entry(arm.recipe).paper if ":" not in arm.recipe else "",
+        "n_body": counted.parameters.n_body,
+        "param_gap": arm.matching.gap,
+        "params": counted.parameters._asdict(),
+        "flops_per_token": counted.training.model,
+        "flops": {**counted.training._asdict(), "by_kernel": counted.flops_by_kernel},
+        "ledger": [row._asdict() for row in counted.rows],
+        "matching": {"knob": arm.matching.knob, "value": arm.matching.value, "gap": arm.matching.gap},
+        "lr": tuning["lr"] * arm.lr_factor,
+        "lr_at_edge": tuning["at_edge"],
+        "untuned": tuning["untuned"],
+        "lr_reason": tuning["reason"],
+        **_sweep(study, arm, tuning),
+        "loss": {**_interval(loss), "seeds": loss},
+        "bits_per_byte": float(np.mean(runs.bits[1.0])),
+        "horizons": _horizons(study, arm, runs),
+        "curve": runs.curve,
+        "diverged": sum(one["diverged"] for one in runs.results),
+        "nonfinite_steps": sum(one["nonfinite_steps"] for one in runs.results),
+        "train_seconds": float(np.mean([one["seconds"] for one in runs.results])),
+        "tokens_per_second": timed.get("tokens_per_second"),
+        "throughput": _throughput(arm, baseline, timed, throughput, study),
+        "state_bytes": {str(length): size for length, size in _state_bytes(study, arm).items()},
+        "batch_hash": runs.results[0]["batch_hash"],
+        "own_settings": _own_settings(study, arm),
+        "spec_difference": [list(row) for row in difference(baseline.spec, arm.spec)],
+        "minimality": _minimality(study, arm, baseline),
+        "spec": arm.spec.to_json(),
+        "fingerprint": arm.spec.fingerprint(),
+        "control": arm.control,
+        "warnings": list(arm.warnings),
+    }
+
+
+def _documents(path: Path, key: str) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[f"h{key}/{name}"] for name in ("nats", "tokens", "bytes", "documents")}
+
+
+def _interval(values: list[float]) -> dict[str, Any]:
+    interval = mean_interval(np.asarray(values))
+    return {"mean": interval.value, "ci95": [end if math.isfinite(end) else None for end in interval.ends]}
+
+
+def _horizons(study: Study, arm: Arm, runs: ArmRuns) -> dict[str, Any]:
+    return {
+        f"{horizon:g}": {
+            "tokens": round(study.design.tokens * horizon * arm.token_factor),
+            "loss": {**_interval(runs.losses[horizon]), "seeds": runs.losses[horizon]},
+            "bits_per_byte": float(np.mean(runs.bits[horizon])),
+        }
+        for horizon in study.design.horizons
+    }
+
+
+def _sweep(study: Study, arm: Arm, tuning: Mapping[str, Any]) -> dict[str, Any]:
+    rows = tuning["rows"]
+    compared = [row for row in rows if row["horizon"] == study.design.tuning_fraction]
+    trials = [Trial(row["lr"], row["loss"], row["diverged"]) for row in compared]
+    rule = study.rule(arm, tuning["initial_loss"] or float("inf"))
+    sensitivity = lr_sensitivity(trials, rule)
+    return {
+        "trials": rows,
+        "lr_sensitivity": sensitivity.value,
+        "lr_sensitivity_octaves": sensitivity.octaves,
+        "expected_best": expected_best([rule.score(trial) for trial in trials]),
+    }
+
+
+def _curve(paths: list[Path]) -> dict[str, list[float]]:
+    """Training loss within the longest runs, seed mean and 95 % band, averaged over bins that grow with the tokens."""
+    rows = [list(_trunk(path)) for path in paths]
+    steps = min(len(one) for one in rows)
+    if steps == 0:
+        return {}
+    losses = np.array([[row["loss"] for row in one[:steps]] for one in rows])  # seeds steps
+    tokens = np.array([row["tokens"] for row in rows[0][:steps]], dtype=np.float64)
+    edges = np.unique(np.round(np.geomspace(1, steps, _POINTS)).astype(int))
+    bins = [slice(low, high) for low, high in zip([0, *edges[:-1]], edges, strict=True) if high > low]
+    middle = [float(np.exp(np.log(tokens[one]).mean())) for one in bins]
+    bands = [mean_interval(losses[:, one].mean(axis=1)) for one in bins]
+    finite = [(x, band) for x, band in zip(middle, bands, strict=True) if math.isfinite(band.value)]
+    return {
+        "tokens": [x for x, _ in finite],
+        "loss": [band.value for _, band in finite],
+        "low": [band.low if math.isfinite(band.low) else band.value for _, band in finite],
+        "high": [band.high if math.isfinite(band.high) else band.value for _, band in finite],
+    }
+
+
+def _trunk(path: Path) -> Iterator[dict[str, Any]]:
+    """Training rows of the line that leads to the longest horizon."""
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if row.get("horizon") in (None, 1.0) and row.get("loss") is not None and "lr" in row:
+            yield row
+
+
+def _throughput(
+    arm: Arm, baseline: Arm, timed: Mapping[str, Any], throughput: Mapping[str, Any], study: Study
+) -> dict[str, Any]:
+    if not timed:
+        return {}
+    ours, theirs = costs(study, arm).flops_per_token, costs(study, baseline).flops_per_token
+    ratio, ideal = math.exp(timed["log_ratio"]), theirs / ours
+    half = 2.36 * timed["log_ratio_se"]
+    limited = ratio < 0.7 * ideal
+    return {
+        **timed,
+        "ratio": ratio,
+        "ci95": [math.exp(timed["log_ratio"] - half), math.exp(timed["log_ratio"] + half)],
+        "ideal_ratio": ideal,
+        "mfu": ours * timed["tokens_per_second"] / throughput["peak_flops"],
+        "note": "speed limited by implementation, not mechanism" if limited else "",
+    }
+
+
+def _state_bytes(study: Study, arm: Arm) -> dict[int, int]:
+    """Decoding state of one sequence at 128, 256, ... up to 8 contexts, and at 1024 in any case."""
+    with torch.device("meta"):
+        model = arm.spec.build()
+    lengths = {*costs(study, arm).state_bytes, 1024}
+    return {length: model.state_bytes(length) for length in sorted(lengths)}
+
+
+def _own_settings(study: Study, arm: Arm) -> dict[str, list[Any]]:
+    common = {"weight_decay": TrainingSettings.weight_decay, "warmup": study.design.warmup}
+    own = {"weight_decay": arm.training.weight_decay, "warmup": arm.training.warmup}
+    found: dict[str, list[Any]] = {
+        name: [common[name], value, arm.training.why] for name, value in own.items() if value is not None
+    }
+    controls = {"lr_factor": arm.lr_factor, "token_factor": arm.token_factor, "seed_offset": arm.seed_offset}
+    for name, value in controls.items():
+        if value != (0 if name == "seed_offset" else 1.0):
+            found[name] = [0 if name == "seed_offset" else 1.0, value, "a control: a departure on purpose"]
+    return found
+
+
+def _minimality(study: Study, arm: Arm, baseline: Arm) -> dict[str, Any]:
+    context = study.design.context
+    ours, theirs = costs(study, arm), costs(study, baseline)
+    before, after = _parts(baseline.spec), _parts(arm.spec)
+    added = sorted(set(after) - set(before))
+    known = {name for part in before.values() for name in part}
+    return {
+        "parameters": ours.parameters.n_total - theirs.parameters.n_total,
+        "body_parameters": ours.parameters.n_body - theirs.parameters.n_body,
+        "settings": sum(len(set(after[kind]) - known) for kind in added),
+        "flops": ours.training.model / theirs.training.model,
+        "state": ours.state_bytes[context] / theirs.state_bytes[context] if theirs.state_bytes[context] else None,
+        "parts_added": added,
+        "parts_removed": sorted(set(before) - set(after)),
+        "lines": sum(_lines(kind) for kind in _classes(arm.spec) if kind.kind in added),
+    }
+
+
+def _parts(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """Kinds in a spec, with the names of their fields."""
+    return {part.kind: tuple(name for name, _ in fields(part)) for part in _walk(spec)}
+
+
+def _classes(spec: Spec) -> set[type[Spec]]:
+    return {type(part) for part in _walk(spec)}
+
+
+def _walk(value: Any) -> Iterator[Spec]:
+    if isinstance(value, Spec):
+        yield value
+        for _, item in fields(value):
+            yield from _walk(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _walk(item)
+
+
+def _lines(kind: type[Spec]) -> int:
+    """Source lines of a part: its spec and its layer."""
+    layer = getattr(sys.modules[kind.__module__], f"{kind.__name__}Layer", None)
+    return sum(len(inspect.getsource(one).splitlines()) for one in (kind, layer) if one is not None)

@@ -1,0 +1,113 @@
+"""What was held equal, with the evidence, and what a reader must not conclude."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from windtunnel.comparison.arm_results import ArmRuns
+from windtunnel.comparison.study import Study
+from windtunnel.data.shards import Dataset
+from windtunnel.training.settings import TrainingSettings
+
+
+def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> list[dict[str, str]]:
+    """Rows of what every arm shares: the rule, and a hash or figure that proves it."""
+    design, data = study.design, study.data
+    decay = TrainingSettings.weight_decay
+    rows = [
+        ("tokenizer", "identical", str(data["tokenizer_fingerprint"])),
+        ("corpus", "identical, held-out documents chosen by hash", str(data["fingerprint"])),
+        ("training tokens and their order", *_order(study, runs)),
+        (
+            "batch",
+            f"{design.batch_size} sequences of {design.context} tokens a step",
+            f"{design.context} x {design.batch_size}",
+        ),
+        ("document boundaries", "nothing crosses them in any arm", "positions are masked; state would be reset"),
+        ("held-out text", f"disjoint windows of {design.context}, the same documents", _heldout_hash(runs, dataset)),
+        (
+            "optimiser",
+            "AdamW, betas (0.9, 0.95), clipped at 1.0, decay on matrices and tables only",
+            f"decay {decay:g}",
+        ),
+        ("schedule", f"warm-up {design.warmup:g}, constant, linear cooldown over {design.cooldown:g}", "wsd"),
+        (
+            "tuning",
+            f"{design.trials} learning rates an arm, the same rule at the edge",
+            f"seed 0, {design.tuning_fraction:g} D",
+        ),
+        ("numeric policy", "float32 weights and optimiser state in every arm", f"{study.dtype} on {study.device}"),
+        ("parameters", "body parameters matched to the baseline", _gaps(study)),
+    ]
+    return [{"what": what, "rule": rule, "evidence": evidence} for what, rule, evidence in rows]
+
+
+def caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
+    """Sentences that belong beside the verdicts."""
+    design = study.design
+    baseline = results["arms"][study.baseline]
+    found = [
+        f"One size ({baseline['n_body']:,} body parameters) and one corpus: gains here often fade at larger sizes.",
+        f"Losses are at a context of {design.context} tokens; nothing here tells about longer ones.",
+        "Time is that of this machine and these kernels; FLOPs are counted by the ledger, not by a profiler.",
+    ]
+    ratio = design.tokens / baseline["n_body"]
+    if ratio < 20:
+        found.append(f"Trained on {ratio:.1f} tokens a body parameter; less than 20 favours what learns fast early.")
+    if design.tuning_fraction < 1 and not design.bracket:
+        found.append(
+            f"Learning rates were tuned at {design.tuning_fraction:g} of the budget and not checked at the full one."
+        )
+    if study.data["epochs"] > 1:
+        found.append(f"The longest runs read the corpus {study.data['epochs']:.1f} times.")
+    overlap = study.data.get("overlap_13gram")
+    if overlap is not None:
+        found.append(f"{100 * float(overlap):.1f} % of the held-out 13-grams also occur in the training text.")
+    found += _about_arms(study, results)
+    return found
+
+
+def _about_arms(study: Study, results: Mapping[str, Any]) -> list[str]:
+    found = []
+    tables = {label: arm["params"]["n_emb"] + arm["params"]["n_unemb"] for label, arm in results["arms"].items()}
+    if len(set(tables.values())) > 1:
+        listed = ", ".join(f"{label} {count:,}" for label, count in tables.items())
+        found.append(f"Embedding and unembedding tables are not matched (tied or not is part of a recipe): {listed}.")
+    for arm in study.variants:
+        entry = results["arms"].get(arm.label)
+        if entry is None:
+            found.append(f"{arm.label} has no finished run and is left out.")
+            continue
+        if entry["own_settings"] and not arm.control:
+            found.append(
+                f"{arm.label} keeps what its paper makes part of the idea: {', '.join(entry['own_settings'])}."
+            )
+        if entry["diverged"]:
+            found.append(f"{arm.label}: {entry['diverged']} run(s) diverged and count with their initial loss.")
+    return found
+
+
+def _order(study: Study, runs: Mapping[str, ArmRuns]) -> tuple[str, str]:
+    """One SHA-256 of the batches for each seed, the same in every arm that follows the study's rules."""
+    hashes: dict[int, set[str]] = {}
+    for arm in study.arms:
+        if not arm.control:
+            for seed, result in zip(runs[arm.label].seeds, runs[arm.label].results, strict=True):
+                hashes.setdefault(seed, set()).add(result["batch_hash"])
+    if any(len(found) > 1 for found in hashes.values()):
+        return "DIFFERENT between arms: the comparison is not fair", "; ".join(sorted(map(str, hashes.values())))
+    first = " ".join(f"seed {seed}: {next(iter(found))[:16]}" for seed, found in sorted(hashes.items()))
+    return "a pure function of (seed, step, row); the first and last 64 batches hashed", first
+
+
+def _heldout_hash(runs: Mapping[str, ArmRuns], dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    first = next(arm for arm in runs.values() if arm.seeds).documents[0]
+    for index in first["documents"]:
+        digest.update(dataset.heldout.names[int(index)].encode("utf-8", "surrogateescape"))
+        digest.update(dataset.heldout.document(int(index)).tobytes())
+    return f"{digest.hexdigest()[:16]} ({int(first['tokens'].sum()):,} tokens)"
+
+
+def _gaps(study: Study) -> str:
+    return ", ".join(f"{arm.label} {100 * arm.matching.gap:+.2f} %" for arm in study.variants)

@@ -1,0 +1,247 @@
+"""Carrying out a study: tuning trials, reported runs, throughput, results. Interrupted, it goes on where it stopped."""
+
+import datetime
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windtunnel.checkpoint import read_json, write_json
+from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.jobs import total_tokens, training_job
+from windtunnel.comparison.pool import Job, LocalPool, Outcome, Pool
+from windtunnel.comparison.results import assemble
+from windtunnel.comparison.study import Study, save_study
+from windtunnel.comparison.throughput import throughput_job
+from windtunnel.comparison.tuning import Choice, Trial, choose, next_trials
+from windtunnel.errors import InputError
+
+Notify = Callable[["Progress"], None]
+_BRACKET_MOVES = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is: tokens trained in this session and left to train, and what it is at."""
+
+    phase: str
+    tokens: int
+    total: int
+    done: int
+    jobs: int
+
+
+@dataclass
+class _Sweep:
+    """The trials of one arm."""
+
+    arm: Arm
+    trials: list[Trial] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    initial_loss: float | None = None
+    error: str = ""
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    progress: Notify | None = None,
+    pool: Pool | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Carry out a study in its folder and return the results. Raises `WorkError` if no comparison could be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        save_study(study, folder, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+        engine = _Engine(study, folder, pool or local_pool(study, workers), progress)
+        engine.tune()
+        engine.train()
+        engine.time()
+        return assemble(folder)
+
+
+def local_pool(study: Study, workers: int | None) -> LocalPool:
+    """One process a core on a CPU, one a device on GPUs."""
+    import os
+
+    import torch
+
+    if study.device != "cuda":
+        return LocalPool(workers or os.cpu_count() or 1)
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return LocalPool(workers or len(devices), devices)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{folder}: another process is working on this study; wait for it, or use another --out"
+            ) from None
+        yield
+
+
+class _Engine:
+    def __init__(self, study: Study, folder: Path, pool: Pool, notify: Notify | None) -> None:
+        self.study, self.folder, self.pool, self.notify = study, folder, pool, notify
+        self.failures: list[dict[str, str]] = []
+        self.choices: dict[str, Choice] = {}
+
+    def tune(self) -> None:
+        """Sweep every arm that has trials of its own, all arms side by side; write `tuning.json`."""
+        sweeps = {arm.label: _Sweep(arm) for arm in self.study.arms if not arm.control}
+        while jobs := self._next_jobs(sweeps):
+            for outcome in self._run("tuning", [job for job, *_ in jobs]):
+                sweep, lr = next((sweep, lr) for job, sweep, lr in jobs if job == outcome.job)
+                self._note_trial(sweep, lr, outcome)
+        for sweep in sweeps.values():
+            if sweep.trials:
+                rule = self.study.rule(sweep.arm, sweep.initial_loss or float("inf"))
+                self.choices[sweep.arm.label] = choose(sweep.trials, rule)
+        if self.study.design.bracket and self.study.design.tuning_fraction < 1:
+            self._bracket(sweeps)
+        record = {
+            label: {**self.choices[label].__dict__, "initial_loss": sweep.initial_loss, "rows": sweep.rows}
+            for label, sweep in sweeps.items()
+            if label in self.choices
+        }
+        write_json(self.folder / "tuning.json", {"arms": record, "failures": self.failures})
+
+    def train(self) -> None:
+        """All reported runs; failures are written to `failures.json` and leave the other runs alone."""
+        jobs: dict[str, str] = {}
+        work: list[Job] = []
+        for seed_index in range(self.study.design.seeds):
+            for arm in self.study.arms:
+                choice = self.choices.get(arm.tuned_as)
+                if choice is not None:
+                    seed = self.study.seeds(arm)[seed_index]
+                    folder = self.folder / "runs" / arm.label / f"seed-{seed}"
+                    settings = self.study.run_settings(arm, choice.lr, seed)
+                    work.append(self._job(folder, arm, settings))
+                    jobs[work[-1].name] = arm.label
+        for outcome in self._run("runs", work):
+            if outcome.result is None:
+                self._fail(jobs[outcome.job.name], outcome)
+        write_json(self.folder / "failures.json", {"failures": self.failures})
+
+    def time(self) -> None:
+        """Throughput of all arms side by side, in a process of its own; done once a study."""
+        path = self.folder / "throughput.json"
+        if path.is_file():
+            return
+        design = self.study.design
+        arms = [arm for arm in self.study.arms if (self.folder / "runs" / arm.label).is_dir()]
+        settings = [self.study.run_settings(arm, 1e-4, 1) for arm in arms]
+        job = throughput_job(
+            arms, settings, self.study.baseline, design.blocks, self.study.dataset_folder, self.study.execution
+        )
+        for outcome in self._on(LocalPool(1), "throughput", [job]):
+            if outcome.result is None:
+                self._fail("throughput", outcome)
+                write_json(self.folder / "failures.json", {"failures": self.failures})
+            else:
+                write_json(path, outcome.result)
+
+    def _next_jobs(self, sweeps: Mapping[str, _Sweep]) -> list[tuple[Job, _Sweep, float]]:
+        jobs: list[tuple[Job, _Sweep, float]] = []
+        for sweep in sweeps.values():
+            if sweep.error:
+                continue
+            rule = self.study.rule(sweep.arm, sweep.initial_loss or float("inf"))
+            fraction = self.study.design.tuning_fraction
+            jobs += [(self._trial(sweep.arm, lr, fraction), sweep, lr) for lr in next_trials(sweep.trials, rule)]
+        return jobs
+
+    def _trial(self, arm: Arm, lr: float, fraction: float) -> Job:
+        folder = self.folder / "trials" / arm.label / f"{fraction:g}D-lr-{lr:.4g}"
+        return self._job(folder, arm, self.study.trial_settings(arm, lr, fraction))
+
+    def _note_trial(self, sweep: _Sweep, lr: float, outcome: Outcome) -> None:
+        if outcome.result is None:
+            self._fail(sweep.arm.label, outcome)
+            sweep.error = outcome.error
+            return
+        trial = self._read_trial(sweep, lr, outcome.result, self.study.design.tuning_fraction)
+        sweep.trials.append(trial)
+        sweep.trials.sort(key=lambda one: one.lr)
+
+    def _read_trial(self, sweep: _Sweep, lr: float, result: Mapping[str, Any], fraction: float) -> Trial:
+        loss = float(result["horizons"]["1.0"]["loss"])
+        sweep.initial_loss = result["initial_loss"] or sweep.initial_loss
+        sweep.rows.append({"lr": lr, "loss": loss, "diverged": result["diverged"], "horizon": fraction})
+        sweep.rows.sort(key=lambda row: (row["horizon"], row["lr"]))
+        return Trial(lr, loss, bool(result["diverged"]))
+
+    def _bracket(self, sweeps: Mapping[str, _Sweep]) -> None:
+        """Half and twice the chosen rate at the full budget, for every arm; move where a neighbour is better."""
+        scores: dict[str, dict[float, float]] = {label: {} for label in self.choices}
+        for _ in range(_BRACKET_MOVES):
+            jobs = {}
+            for label, choice in self.choices.items():
+                for lr in (choice.lr / 2, choice.lr, choice.lr * 2):
+                    if not any(abs(lr / tried - 1) < 1e-6 for tried in scores[label]):
+                        jobs[self._trial(sweeps[label].arm, lr, 1.0)] = (label, lr)
+            if not jobs:
+                return
+            for outcome in self._run("bracket", list(jobs)):
+                label, lr = jobs[outcome.job]
+                if outcome.result is not None:
+                    scores[label][lr] = self._read_trial(sweeps[label], lr, outcome.result, 1.0).loss
+                else:
+                    self._fail(label, outcome)
+            for label, choice in self.choices.items():
+                if scores[label]:
+                    best = min(scores[label], key=lambda lr: scores[label][lr])
+                    moved = {"lr": best, "reason": f"moved by the check at D from {choice.lr:.3g}"}
+                    if abs(best / choice.lr - 1) > 1e-6:
+                        self.choices[label] = Choice(**{**choice.__dict__, **moved})
+
+    def _job(self, folder: Path, arm: Arm, settings: Any) -> Job:
+        return training_job(folder, arm, settings, self.study.dataset_folder, self.study.execution)
+
+    def _run(self, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Outcomes of finished jobs from their folders, then of the others from the pool."""
+        left = []
+        for job in jobs:
+            result = Path(job.payload["folder"]) / "result.json"
+            if result.is_file():
+                yield Outcome(job, read_json(result))
+            else:
+                left.append(job)
+        if left:
+            yield from self._on(self.pool, phase, left)
+
+    def _on(self, pool: Pool, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        done, total = 0, sum(job.weight for job in jobs)
+
+        def tick(tokens: int) -> None:
+            if self.notify is not None:
+                self.notify(Progress(phase, tokens, total, done, len(jobs)))
+
+        for outcome in pool.run(jobs, tick):
+            done += 1
+            yield outcome
+        tick(total)
+
+    def _fail(self, label: str, outcome: Outcome) -> None:
+        name = outcome.job.name
+        job = str(Path(name).relative_to(self.folder)) if Path(name).is_relative_to(self.folder) else name
+        self.failures.append({"arm": label, "job": job, "error": outcome.error, "details": outcome.details})
+
+
+def planned_tokens(study: Study) -> dict[str, int]:
+    """Tokens that a study will train by arm: the grid's trials, one trial beyond its edge, all reported runs."""
+    plan = {}
+    for arm in study.arms:
+        runs = sum(total_tokens(study.run_settings(arm, 1e-3, seed)) for seed in study.seeds(arm))
+        extra = 1 + 2 * study.design.refine + 6 * study.design.bracket
+        trials = 0 if arm.control else study.design.trials + min(study.design.edge_cap, extra)
+        trial = total_tokens(study.trial_settings(arm, 1e-3, study.design.tuning_fraction))
+        plan[arm.label] = runs + trials * trial
+    return plan

@@ -1,0 +1,73 @@
+"""What a study's workers do: train a run, measure throughput. Payloads and results are plain data."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.pool import Job
+from windtunnel.data.shards import open_dataset
+from windtunnel.errors import InputError
+from windtunnel.execution import Execution
+from windtunnel.model import LanguageModel
+from windtunnel.spec import from_json
+from windtunnel.training.progress import Progress
+from windtunnel.training.run import train
+from windtunnel.training.settings import TrainingSettings
+
+_LOCK_SECONDS = 5.0
+
+
+def training_job(folder: Path, arm: Arm, settings: TrainingSettings, dataset: Path, execution: Execution) -> Job:
+    """The job that trains one run in a folder of its own; run again, it goes on from where it stopped."""
+    payload = {
+        "folder": str(folder),
+        "spec": arm.spec.to_json(),
+        "settings": settings.to_json(),
+        "dataset": str(dataset),
+        "execution": execution.to_json(),
+        "packages": arm.packages,
+    }
+    return Job(str(folder), "windtunnel.comparison.jobs:train_run", payload, total_tokens(settings))
+
+
+def total_tokens(settings: TrainingSettings) -> int:
+    """Tokens of a run with all its cooldown branches."""
+    branches = sum(
+        settings.horizon_steps(horizon) - settings.cooldown_start(horizon) for horizon in settings.horizons[:-1]
+    )
+    return (settings.steps + branches) * settings.step_tokens
+
+
+def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str, Any]:
+    """Train (or finish) one run; returns its result."""
+    spec, settings, execution = (
+        from_json(payload[name], payload["packages"]) for name in ("spec", "settings", "execution")
+    )
+    assert isinstance(spec, LanguageModel)
+    assert isinstance(settings, TrainingSettings)
+    assert isinstance(execution, Execution)
+    dataset = open_dataset(Path(payload["dataset"]), verify=False)
+
+    def progressed(progress: Progress) -> None:
+        report(progress.tokens)
+
+    for wait in (0.5, 1.0, _LOCK_SECONDS, None):  # a worker of a killed study may still be letting go of the folder
+        try:
+            result = train(
+                spec,
+                settings,
+                dataset,
+                Path(payload["folder"]),
+                execution,
+                resume=True,
+                progress=progressed,
+                events=False,
+            )
+            return result.to_json()
+        except InputError as error:
+            if wait is None or "in use" not in str(error):
+                raise
+            time.sleep(wait)
+    raise AssertionError("unreachable")

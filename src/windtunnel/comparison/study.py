@@ -1,0 +1,341 @@
+"""A study: one question, written down and hashed before any run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from windtunnel.checkpoint import read_json, write_json
+from windtunnel.comparison.arms import Arm, build_arms, parse_arm
+from windtunnel.comparison.matching import Match
+from windtunnel.comparison.presets import Preset, preset
+from windtunnel.comparison.tuning import TuningRule
+from windtunnel.data.building import Progress
+from windtunnel.data.corpus import read_corpus
+from windtunnel.data.sampler import Sampler
+from windtunnel.data.shards import Dataset, open_dataset, prepare
+from windtunnel.errors import InputError
+from windtunnel.execution import Execution
+from windtunnel.ledger import Ledger, keeps_maps, ledger
+from windtunnel.model import LanguageModel
+from windtunnel.recipes.sizing import Training
+from windtunnel.spec import from_json
+from windtunnel.training.settings import TrainingSettings
+
+FORMAT = 1
+MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What a user asks for. `settings` hold for every arm (`layers`, `width`, ...); the rest replaces the preset's."""
+
+    arms: tuple[str, ...]
+    out: Path
+    data: tuple[Path, ...] | None = None
+    text_field: str = "text"
+    preset: str = "quick"
+    baseline: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None
+    vocab: int | None = None
+    tokens: int | None = None
+    seeds: int | None = None
+    evaluation_tokens: int | None = None
+    batch_size: int | None = None
+    trials: int | None = None
+    blocks: int | None = None
+    margin: float = MARGIN
+    primary: str | None = None
+    max_epochs: float = 4.0
+    allow_param_gap: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+    workers: int | None = None
+    cache: Path | None = None
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question ready to be answered: everything that decides a figure, and nothing else, is in `question()`."""
+
+    title: str
+    arms: tuple[Arm, ...]
+    baseline: str
+    design: Preset
+    data: dict[str, Any]
+    execution: Execution
+    device: str
+    dtype: str
+    margin: float
+    primary: str | None
+    dataset_folder: Path
+
+    def arm(self, label: str) -> Arm:
+        return next(arm for arm in self.arms if arm.label == label)
+
+    @property
+    def variants(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.label != self.baseline]
+
+    def seeds(self, arm: Arm) -> list[int]:
+        """Reported seeds of an arm; tuning uses seed 0, which is never among them."""
+        return [arm.seed_offset + seed for seed in range(1, self.design.seeds + 1)]
+
+    def rule(self, arm: Arm, initial_loss: float) -> TuningRule:
+        """The learning-rate sweep of an arm."""
+        return TuningRule(
+            centre=arm.training.learning_rate_at(arm.spec.width),
+            initial_loss=initial_loss,
+            points=self.design.trials,
+            edge_cap=self.design.edge_cap,
+            refine=self.design.refine,
+        )
+
+    def trial_settings(self, arm: Arm, lr: float, fraction: float) -> TrainingSettings:
+        """A tuning run: seed 0, data order 0, one horizon at `fraction` of D."""
+        return self._settings(
+            arm, lr, seed=0, tokens=round(self.design.tokens * fraction), horizons=(1.0,), longest=1.0
+        )
+
+    def run_settings(self, arm: Arm, lr: float, seed: int) -> TrainingSettings:
+        """A reported run, with a cooldown branch for each horizon."""
+        longest = self.design.longest
+        return self._settings(
+            arm,
+            lr * arm.lr_factor,
+            seed=seed,
+            tokens=round(self.design.tokens * longest * arm.token_factor),
+            horizons=tuple(horizon / longest for horizon in self.design.horizons),
+            longest=longest,
+        )
+
+    def horizon_key(self, horizon: float) -> str:
+        """The name of a horizon in a run's result: runs count in fractions of their own longest one."""
+        return str(horizon / self.design.longest)
+
+    def question(self) -> dict[str, Any]:
+        """The pre-registered fields, as JSON."""
+        return {
+            "format": FORMAT,
+            "baseline": self.baseline,
+            "design": asdict(self.design),
+            "margin": self.margin,
+            "primary": self.primary,
+            "data": {name: self.data.get(name) for name in ("fingerprint", "tokenizer_fingerprint", "vocab")},
+            "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
+            "arms": [_arm_json(arm) for arm in self.arms],
+        }
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the question, shortened."""
+        text = json.dumps(self.question(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _settings(
+        self, arm: Arm, lr: float, *, seed: int, tokens: int, horizons: tuple[float, ...], longest: float
+    ) -> TrainingSettings:
+        warmup = self.design.warmup if arm.training.warmup is None else arm.training.warmup
+        decay = TrainingSettings.weight_decay if arm.training.weight_decay is None else arm.training.weight_decay
+        return TrainingSettings(
+            tokens=tokens,
+            context=self.design.context,
+            batch_size=self.design.batch_size,
+            learning_rate=lr,
+            warmup=warmup / longest,
+            cooldown=self.design.cooldown,
+            weight_decay=decay,
+            seed=seed,
+            data_seed=seed,
+            horizons=horizons,
+            evaluation_tokens=self.design.evaluation_tokens,
+        )
+
+
+def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study:
+    """Check everything that can be checked and prepare the data; nothing is written to the study's folder.
+
+    Raises `InputError` for whatever cannot be: unknown arms or settings, sizes that do not divide, a corpus that is too
+    small (with the epochs that it would take), an output folder of another study.
+    """
+    resolved = Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1).resolve()  # type: ignore[arg-type]
+    design = _design(request, resolved.device.type)
+    for text in request.arms:
+        parse_arm(text)
+    _check_arms(request, design)
+    corpus = read_corpus(request.data, request.text_field)
+    choice = request.tokenizer if request.tokenizer is not None else design.vocab
+    dataset = prepare(corpus, choice, design.context, design.evaluation_tokens, request.cache, progress)
+    arms, baseline = _build(request, design, int(dataset.record["vocab"]))
+    longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
+    sampler = Sampler(dataset.train, design.context, 1)
+    steps = max(1, round(longest / (design.batch_size * design.context)))
+    sampler.check_epochs(steps, design.batch_size, request.max_epochs)
+    study = Study(
+        title=" · ".join(arm.label for arm in arms),
+        arms=tuple(arms),
+        baseline=baseline,
+        design=design,
+        data={**dataset.record, "epochs": sampler.epochs(steps, design.batch_size)},
+        execution=Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1),  # type: ignore[arg-type]
+        device=resolved.device.type,
+        dtype=resolved.dtype,
+        margin=request.margin,
+        primary=request.primary,
+        dataset_folder=dataset.folder,
+    )
+    for arm in arms:  # an impossible budget or schedule is found before anything runs
+        study.run_settings(arm, 1e-3, 1)
+        study.trial_settings(arm, 1e-3, design.tuning_fraction)
+    check_folder(study, request.out)
+    return study
+
+
+def check_folder(study: Study, folder: Path) -> None:
+    """Refuse a folder that holds something else, naming what differs where it is another study."""
+    path = folder / "study.json"
+    if path.is_file():
+        known = read_json(path)
+        if known.get("study") != study.id:
+            changed = ", ".join(sorted(_changed(known.get("question", {}), study.question()))) or "its format"
+            raise InputError(
+                f"{folder}: holds another study ({known.get('study')}; differs in {changed}); use another --out"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir())):
+        raise InputError(f"{folder}: is not empty and holds no study; use another --out")
+
+
+def save_study(study: Study, folder: Path, created: str) -> None:
+    """Write `study.json` once; a study that is there already is left as it was registered."""
+    if not (folder / "study.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"study": study.id, "title": study.title, "created": created, "question": study.question()}
+        record |= {
+            "data": study.data,
+            "dataset_folder": str(study.dataset_folder),
+            "execution": study.execution.to_json(),
+        }
+        write_json(folder / "study.json", record)
+
+
+def load_study(folder: Path, packages: tuple[str, ...] = ()) -> tuple[Study, dict[str, Any]]:
+    """The study that a folder holds, and its record; the hash of the question is verified."""
+    path = folder / "study.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no study.json; name the folder that `windtunnel compare --out` wrote")
+    record = read_json(path)
+    try:
+        study = _study_from(record, packages)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged or from another version ({type(error).__name__}: {error})") from error
+    if study.id != record["study"]:
+        raise InputError(f"{path}: the question does not have the registered hash {record['study']}; it was changed")
+    return study, record
+
+
+def dataset_of(study: Study) -> Dataset:
+    """The study's token shards."""
+    return open_dataset(study.dataset_folder, verify=False)
+
+
+def _study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
+    question = record["question"]
+    execution = from_json(record["execution"])
+    assert isinstance(execution, Execution)
+    design: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in question["design"].items()
+    }
+    return Study(
+        title=record["title"],
+        arms=tuple(_arm_from(arm, packages) for arm in question["arms"]),
+        baseline=question["baseline"],
+        design=Preset(**design),
+        data=record["data"],
+        execution=execution,
+        device=question["policy"]["device"],
+        dtype=question["policy"]["dtype"],
+        margin=question["margin"],
+        primary=question["primary"],
+        dataset_folder=Path(record["dataset_folder"]),
+    )
+
+
+def _arm_json(arm: Arm) -> dict[str, Any]:
+    plain = {
+        **arm.__dict__,
+        "spec": arm.spec.to_json(),
+        "training": asdict(arm.training),
+        "matching": asdict(arm.matching),
+    }
+    return {**plain, "warnings": list(arm.warnings)}
+
+
+def _arm_from(data: dict[str, Any], packages: tuple[str, ...]) -> Arm:
+    spec = from_json(data["spec"], packages)
+    assert isinstance(spec, LanguageModel)
+    return Arm(
+        **{
+            **data,
+            "spec": spec,
+            "training": Training(**data["training"]),
+            "matching": Match(**data["matching"]),
+            "warnings": tuple(data["warnings"]),
+        }
+    )
+
+
+def _design(request: StudyRequest, device: str) -> Preset:
+    design = preset(request.preset, device)
+    names = ("tokens", "seeds", "evaluation_tokens", "batch_size", "trials", "blocks", "vocab")
+    changes = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    for name in ("layers", "width", "context"):
+        if name in request.settings:
+            changes[name] = request.settings[name]
+    for name, value in changes.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}: {value!r} given; a whole number of at least 1")
+    if not 0 < request.margin < math.inf:
+        raise InputError(f"margin: {request.margin} given; a share above 0, e.g. 0.03")
+    if request.primary not in (None, "iso_token", "iso_flop", "iso_time"):
+        raise InputError(f"primary: {request.primary!r} given; iso_token, iso_flop or iso_time")
+    return replace(design, **changes)
+
+
+def _check_arms(request: StudyRequest, design: Preset) -> None:
+    """Find impossible arms before the corpus is read."""
+    _build(request, design, design.vocab or 1024)
+
+
+def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str]:
+    lattice = 8 if design.width < 512 else 64
+    return build_arms(
+        request.arms,
+        request.baseline,
+        design,
+        vocab,
+        {name: value for name, value in request.settings.items() if name != "vocab"},
+        lattice=lattice,
+        allow_gap=request.allow_param_gap,
+    )
+
+
+def _changed(old: Any, new: Any, path: str = "") -> set[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = {*old, *new}
+        return {part for name in names for part in _changed(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))}
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return {part for i, pair in enumerate(zip(old, new, strict=True)) for part in _changed(*pair, f"{path}.{i}")}
+    same = list(old) == list(new) if isinstance(old, list | tuple) and isinstance(new, list | tuple) else old == new
+    return set() if same else {path}
+
+
+def costs(study: Study, arm: Arm) -> Ledger:
+    """The arm's ledger under the kernels that this study runs."""
+    kept = keeps_maps(study.design.context, study.device, study.dtype, study.execution.compile)
+    return ledger(arm.spec, study.design.context, kept)
