@@ -19,6 +19,7 @@ from windtunnel.kernels.routing import working_dtype
 
 _CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's cache
 _CHUNK_BYTES_ACCELERATOR = 256 << 20
+_FEWEST_ROWS = 256  # fewer would make the products with a large vocabulary inefficient
 
 
 class _Head(NamedTuple):
@@ -65,29 +66,35 @@ class _Gradients(NamedTuple):
 
 def _rows(n: int, vocabulary: int, device: torch.device) -> int:
     budget = _CHUNK_BYTES if device.type in ("cpu", "meta") else _CHUNK_BYTES_ACCELERATOR
-    return max(1, min(n, budget // (4 * vocabulary)))
+    return max(1, min(n, max(_FEWEST_ROWS, budget // (4 * vocabulary))))
 
 
-def _chunk_losses(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, the cross-entropy and the log-sum-exp of each row; a row without a target counts nothing."""
-    log_probabilities = z.log_softmax(-1)  # n v
-    chosen = targets.clamp(min=0).unsqueeze(-1)
-    losses = -log_probabilities.gather(-1, chosen).squeeze(-1)
-    log_sum = z.gather(-1, chosen).squeeze(-1) + losses
+class _Chunk(NamedTuple):
+    """What some rows came to; a row without a target has zeros in the last two."""
+
+    probabilities: Tensor  # n v
+    cross_entropy: Tensor  # n
+    log_sum: Tensor  # n
+
+
+def _chunk(z: Tensor, targets: Tensor, keep: bool) -> _Chunk:
+    """One fused softmax instead of log-softmax and exp: logsumexp z = max z - log max softmax(z).
+
+    keep: leave z as it is; otherwise the probabilities take its place.
+    """
+    largest, chosen = z.amax(-1), z.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    probabilities = z.softmax(-1) if keep else torch.softmax(z, -1, out=z)
+    log_sum = largest - probabilities.amax(-1).log_()
     uncounted = targets < 0
-    return log_probabilities, losses.masked_fill_(uncounted, 0.0), log_sum.masked_fill_(uncounted, 0.0)
+    cross_entropy = (log_sum - chosen).masked_fill_(uncounted, 0.0)
+    return _Chunk(probabilities, cross_entropy, log_sum.masked_fill_(uncounted, 0.0))
 
 
-def _chunk_gradient(
-    z: Tensor, log_probabilities: Tensor, targets: Tensor, log_sum: Tensor, soft_cap: float | None, shares: Tensor
-) -> Tensor:
-    """The gradient of the summed terms by the logits; shares holds the weight of each term, z_loss included; n v."""
-    counted = (targets >= 0).to(z.dtype)
-    gradient = log_probabilities.exp_().mul_((counted * (shares[0] + 2 * shares[1] * log_sum)).unsqueeze(-1))
-    gradient.scatter_add_(-1, targets.clamp(min=0).unsqueeze(-1), (-shares[0] * counted).unsqueeze(-1))
-    if soft_cap is not None:
-        gradient.mul_(z.div_(soft_cap).square_().neg_().add_(1.0))
-    return gradient
+def _chunk_gradient(chunk: _Chunk, targets: Tensor, shares: Tensor) -> Tensor:
+    """The gradient by capped logits, in place of the probabilities; shares weighs both terms, z_loss included; n v."""
+    counted = (targets >= 0).to(shares.dtype)
+    gradient = chunk.probabilities.mul_((counted * (shares[0] + 2 * shares[1] * chunk.log_sum)).unsqueeze(-1))
+    return gradient.scatter_add_(-1, targets.clamp(min=0).unsqueeze(-1), (-shares[0] * counted).unsqueeze(-1))
 
 
 def _walk(
@@ -104,9 +111,12 @@ def _walk(
     for start in range(0, n, step):
         rows = slice(start, start + step)
         z = _logits(hidden[rows], head)
-        log_probabilities, losses[rows], log_sums[rows] = _chunk_losses(z, targets[rows])
+        chunk = _chunk(z, targets[rows], keep=head.soft_cap is not None)
+        losses[rows], log_sums[rows] = chunk.cross_entropy, chunk.log_sum
         if gradients is not None and shares is not None:
-            dz = _chunk_gradient(z, log_probabilities, targets[rows], log_sums[rows], head.soft_cap, shares)
+            dz = _chunk_gradient(chunk, targets[rows], shares)
+            if head.soft_cap is not None:
+                dz.mul_(z.div_(head.soft_cap).square_().neg_().add_(1.0))
             _accumulate(gradients, dz, hidden, rows, head.weight)
     return losses, log_sums, gradients
 
