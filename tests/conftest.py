@@ -1,18 +1,27 @@
 """One thread, one seed, and shapes checked: jaxtyping's annotations are enforced on the modelling rooms."""
 
+import dataclasses
 import os
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+import jaxtyping._decorator
 
 # Before anything imports windtunnel, in every worker of pytest-xdist too: each loads this file first.
 CHECKED = [f"windtunnel.{room}" for room in ("model", "mixers", "mlps", "residuals", "norms", "positions")]
-install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from windtunnel.spec import Spec
+
+# Specs coerce and check their own fields; the hook would refuse what they are about to coerce.
+jaxtyping._decorator.dataclasses = SimpleNamespace(  # type: ignore[attr-defined]
+    is_dataclass=lambda kind: dataclasses.is_dataclass(kind) and not issubclass(kind, Spec)
+)
 
 torch.set_num_threads(1)
 
