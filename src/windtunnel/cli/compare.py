@@ -1,0 +1,115 @@
+"""`windtunnel compare`: arms side by side on real text, to a verdict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.options import (
+    Data,
+    Device,
+    DType,
+    Json,
+    Packages,
+    Settings,
+    TextField,
+    TokenizerPath,
+    Vocabulary,
+    complete_recipe,
+    count,
+)
+
+_EXAMPLE = """Examples:
+
+windtunnel compare llama palm diff_transformer ngpt --data my.txt --preset quick --out studies/first
+
+windtunnel compare llama wide=llama:width=96 palm:parallel=false --seeds 3 --out studies/own
+
+An arm is [label=]recipe[:setting=value,...]. Presets: smoke, quick, standard, strict.
+
+The same command goes on with a study that was stopped.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("compare", epilog=_EXAMPLE)(run)
+
+
+def run(
+    arms: Annotated[
+        list[str],
+        typer.Argument(metavar="ARM...", help="[label=]recipe[:setting=value,...]", autocompletion=complete_recipe),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The study folder to make or to go on with.")],
+    data: Data = [],  # noqa: B006
+    text_field: TextField = "text",
+    preset: Annotated[str, typer.Option(help="smoke, quick, standard or strict.")] = "quick",
+    baseline: Annotated[str | None, typer.Option(metavar="ARM", help="Its label; else llama, else the first.")] = None,
+    settings: Settings = [],  # noqa: B006
+    context: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Tokens a sequence.")] = None,
+    vocab: Vocabulary = None,
+    tokenizer: TokenizerPath = None,
+    tokens: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Training tokens of a run.")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Reported seeds of an arm.")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Sequences a step.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Learning rates in an arm's grid.")
+    ] = None,
+    evaluation_tokens: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Held-out tokens to set aside and score.")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Speedups within this share of 1 count as equivalent.")] = 0.03,
+    primary: Annotated[
+        str | None, typer.Option(metavar="TRACK", help="The track of the verdict: iso_token, iso_flop or iso_time.")
+    ] = None,
+    max_epochs: Annotated[
+        float, typer.Option(help="Refuse to go through the training text more often than this.")
+    ] = 4.0,
+    allow_param_gap: Annotated[
+        bool, typer.Option("--allow-param-gap", help="Compare arms that cannot be matched in parameters; it is said.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Processes; else one a core or device.")
+    ] = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks.")] = False,
+    packages: Packages = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
+    from windtunnel.cli.sources import one_of, tokenizer_choice
+    from windtunnel.cli.studies import carry_out
+    from windtunnel.comparison.study import StudyRequest
+    from windtunnel.values import parse_settings
+
+    sizes = parse_settings(settings)
+    choice = tokenizer_choice(one_of("vocab", vocab, sizes.pop("vocab", None)), tokenizer)
+    context = one_of("context", context, sizes.pop("context", None))
+    request = StudyRequest(
+        arms=tuple(arms),
+        out=out,
+        data=tuple(data) or None,
+        text_field=text_field,
+        preset=preset,
+        baseline=baseline,
+        settings=sizes if context is None else {**sizes, "context": context},
+        tokenizer=None if isinstance(choice, int) else choice,
+        vocab=choice if isinstance(choice, int) else None,
+        tokens=tokens,
+        seeds=seeds,
+        evaluation_tokens=evaluation_tokens,
+        batch_size=batch,
+        trials=trials,
+        margin=margin,
+        primary=primary,
+        max_epochs=max_epochs,
+        allow_param_gap=allow_param_gap,
+        device=device,
+        dtype=dtype,
+        compile=compiled,
+        workers=workers,
+        packages=tuple(packages),
+    )
+    carry_out(request, as_json)

@@ -1,0 +1,67 @@
+"""Options that several verbs share, spelled once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from windtunnel import recipes
+from windtunnel.errors import InputError
+from windtunnel.values import parse_count
+
+
+def count(text: Any) -> int:
+    """A count typed as an option's value."""
+    try:
+        return text if isinstance(text, int) else parse_count(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def vocabulary(text: Any) -> Any:
+    """`bytes`, or how many tokens a vocabulary has."""
+    return text if text == "bytes" else count(text)
+
+
+def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    """Recipes that begin like this, with their titles, for the shell's completion."""
+    return [(name, recipes.entry(name).title) for name in recipes.names() if name.startswith(incomplete)]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the recipe, such as layers=6; repeats."),
+]
+Data = Annotated[
+    list[Path],
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="A text, a folder, JSON lines (.jsonl, .gz, .zst) or Parquet; repeats. "
+        "Without it: the source text of Python's standard library.",
+    ),
+]
+TextField = Annotated[str, typer.Option("--text-field", help="The field of a record that holds its text.")]
+Packages = Annotated[
+    list[str], typer.Option("--package", help="A package of your own whose parts a spec may name; repeats.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+DType = Annotated[str, typer.Option("--dtype", help="auto, float32, tf32 or bfloat16.")]
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        "--vocab",
+        metavar="COUNT|bytes",
+        parser=vocabulary,
+        help="Size of the vocabulary to train on the data, or 'bytes'. Without it the corpus's size decides.",
+    ),
+]
+TokenizerPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="PATH",
+        help="A tokenizer made elsewhere: a folder or a tokenizer.json, instead of --vocab.",
+    ),
+]

@@ -1,0 +1,72 @@
+"""How far work is: one moving line on a terminal, a plain line now and then elsewhere; always on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from windtunnel.cli.screen import console
+
+if TYPE_CHECKING:
+    from windtunnel.training.progress import Report
+
+_PLAIN_SECONDS = 10.0
+_STAGES = {
+    "divide": "choosing held-out documents",
+    "tokenizer": "training the tokenizer",
+    "encode": "encoding",
+    "overlap": "measuring the overlap of held-out and training text",
+}
+
+
+class PlainLines:
+    """Prints a line on stderr, at most one every ten seconds; the first comes at once."""
+
+    def __init__(self, seconds: float = _PLAIN_SECONDS) -> None:
+        self._seconds, self._printed = seconds, -float("inf")
+
+    def __call__(self, line: str, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self._printed >= self._seconds:
+            self._printed = now
+            print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def training_progress(name: str) -> "Iterator[Report]":
+    """A callback for `train`: percentage, loss, tokens/s, MFU, time left."""
+    from windtunnel.training.progress import Progress, figures, progress_line
+
+    with progress_line(name) as drawn:
+        if drawn is not None:
+            yield drawn
+            return
+        lines = PlainLines()
+
+        def report(progress: Progress) -> None:
+            lines(f"{name}: {figures(progress)}")
+
+        yield report
+
+
+@contextmanager
+def stage_progress(name: str) -> Iterator[Callable[[str, float], None]]:
+    """A callback (stage, share done) for preparing data."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        lines, seen = PlainLines(), set[str]()
+
+        def plain(stage: str, share: float) -> None:
+            lines(f"{name}: {_words(stage, share)}", force=stage not in seen)
+            seen.add(stage)
+
+        yield plain
+        return
+    with screen.status(f"{name} ...") as status:
+        yield lambda stage, share: status.update(f"{name}: {_words(stage, share)}")
+
+
+def _words(stage: str, share: float) -> str:
+    words = _STAGES.get(stage, stage)
+    return f"{words}, {100 * share:.0f} %" if 0 < share < 1 else words

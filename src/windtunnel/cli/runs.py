@@ -1,0 +1,177 @@
+"""A run from the command line: everything checked, said, done and reported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from windtunnel import recipes
+from windtunnel.cli.figures import grouped, short
+from windtunnel.cli.progress import stage_progress, training_progress
+from windtunnel.cli.screen import Screen, facts
+from windtunnel.cli.sources import one_of, read_dataset, recipe_spec, tokenizer_choice
+from windtunnel.data.sampler import Sampler
+from windtunnel.data.shards import Dataset
+from windtunnel.errors import InputError
+from windtunnel.execution import Execution, hardware_name
+from windtunnel.ledger import n_body
+from windtunnel.model import LanguageModel
+from windtunnel.recipes.sizing import Training
+from windtunnel.training.progress import duration
+from windtunnel.training.run import RunResult, train
+from windtunnel.training.settings import TrainingSettings
+from windtunnel.values import parse_settings
+
+_PROVISIONAL_VOCAB = 257
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for. training: fields of `TrainingSettings`; None leaves one to the recipe or the default."""
+
+    recipe: str
+    out: Path
+    data: tuple[Path, ...]
+    text_field: str
+    vocab: int | str | None
+    tokenizer: Path | None
+    context: int | None
+    settings: tuple[str, ...]
+    training: dict[str, Any]
+    rules: str
+    max_epochs: float
+    execution: Execution
+    resume: bool
+
+
+class Plan(NamedTuple):
+    """A run that can begin; `remarks` say where the recipe's own training leaves the common settings."""
+
+    spec: LanguageModel
+    settings: TrainingSettings
+    dataset: Dataset
+    epochs: float
+    remarks: list[str]
+
+
+def train_and_report(request: Request, as_json: bool) -> None:
+    """Carry a request out. Exit code 1 if the run diverged."""
+    screen = Screen(as_json)
+    plan = make_plan(request)
+    screen.say(facts(_announcement(request, plan)))
+    with training_progress(request.recipe) as progress:
+        result = train(
+            plan.spec, plan.settings, plan.dataset, request.out, request.execution, request.resume, progress=progress
+        )
+    screen.finish(_record(request, plan, result), facts(_outcome(request, plan, result)))
+    if result.diverged:
+        raise typer.Exit(1)
+
+
+def make_plan(request: Request) -> Plan:
+    """Check what can be checked before the data is read, then prepare the data; the run folder is not touched."""
+    request.execution.resolve()
+    architecture, choice = _architecture(request)
+    provisional = recipe_spec(request.recipe, {**architecture, "vocab": _PROVISIONAL_VOCAB})
+    declared, remarks = _declared(request, provisional.width)
+    given = {name: value for name, value in {**declared, **_given(request)}.items() if value is not None}
+    settings = TrainingSettings(context=provisional.context, **given)
+    if (request.out / "run.json").is_file() and not request.resume:
+        raise InputError(f"{request.out}: already holds a run; go on with it by --resume, or name another folder")
+    with stage_progress("data") as progress:
+        dataset = read_dataset(
+            request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
+        )
+    sampler = Sampler(dataset.train, settings.context, settings.data_seed)
+    sampler.check_epochs(settings.steps, settings.batch_size, request.max_epochs)
+    spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
+    return Plan(spec, settings, dataset, sampler.epochs(settings.steps, settings.batch_size), remarks)
+
+
+def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
+    """The recipe's settings, and the tokenizer to use; --set vocab and --set context mean the options."""
+    settings = parse_settings(request.settings)
+    vocab = one_of("vocab", request.vocab, settings.pop("vocab", None))
+    context = one_of("context", request.context, settings.pop("context", None))
+    if context is not None:
+        settings["context"] = context
+    return settings, tokenizer_choice(vocab, request.tokenizer)
+
+
+def _given(request: Request) -> dict[str, Any]:
+    return {name: value for name, value in request.training.items() if value is not None}
+
+
+def _declared(request: Request, width: int) -> tuple[dict[str, Any], list[str]]:
+    """What the recipe says about its own training, and a remark for each common setting that it leaves."""
+    if request.rules not in ("own", "common"):
+        raise InputError(f"--settings: own or common, got {request.rules!r}")
+    training: Training = recipes.training(request.recipe)
+    declared: dict[str, Any] = {"learning_rate": training.learning_rate_at(width)}
+    remarks: list[str] = []
+    for name in ("weight_decay", "warmup"):
+        own, common = getattr(training, name), getattr(TrainingSettings, name)
+        if own is None or request.rules == "common" or request.training[name] is not None:
+            continue
+        declared[name] = own
+        remarks.append(f"{name} {own:g} instead of the common {common:g}")
+    if remarks and training.why:
+        remarks.append(training.why)
+    return declared, remarks
+
+
+def _announcement(request: Request, plan: Plan) -> dict[str, str]:
+    spec, settings, record = plan.spec, plan.settings, plan.dataset.record
+    resolved = request.execution.resolve()
+    rate = "given" if request.training["learning_rate"] is not None else f"{request.recipe}'s own at width {spec.width}"
+    lines = {
+        "model": f"{request.recipe}: {len(spec.blocks)} layers, width {spec.width}, {short(n_body(spec))} body "
+        f"parameters, vocab {spec.vocab}",
+        "data": f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})",
+        "budget": f"{grouped(settings.steps * settings.step_tokens)} tokens, {plan.epochs:.2f} epochs: "
+        f"{settings.steps} steps of {settings.batch_size} x {settings.context}",
+        "training": f"{settings.optimiser}, learning rate {settings.learning_rate:.3g} ({rate}), {settings.schedule}, "
+        f"warm-up {settings.warmup:g}, weight decay {settings.weight_decay:g}",
+    }
+    if plan.remarks:
+        lines["its own"] = "; ".join(plan.remarks)
+    lines["runs on"] = f"{resolved.device} ({hardware_name(resolved.device)}), {resolved.dtype}"
+    lines["runs on"] += f", {resolved.threads} threads" if resolved.device.type == "cpu" else ""
+    lines["runs on"] += ", compiled" if resolved.compile else ""
+    lines["folder"] = str(request.out)
+    return lines
+
+
+def _outcome(request: Request, plan: Plan, result: RunResult) -> dict[str, str]:
+    if result.diverged:
+        return {"diverged": f"the loss left its range; {request.out}/metrics.jsonl shows where. Try a smaller --lr"}
+    last = result.horizons["1.0"]
+    compiled = f", compilation {duration(result.compile_seconds)}" if result.compile_seconds else ""
+    return {
+        "loss": f"{result.loss:.4f} nats a token, {last['bits_per_byte']:.4f} bits a byte, on "
+        f"{grouped(last['evaluated_tokens'])} held-out tokens",
+        "speed": f"{grouped(_rate(plan, result))} tokens/s, {duration(result.seconds)}{compiled}",
+        "folder": str(request.out),
+    }
+
+
+def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:
+    last = result.horizons["1.0"]
+    return {
+        "folder": str(request.out),
+        "recipe": request.recipe,
+        "fingerprint": plan.spec.fingerprint(),
+        "loss": last["loss"],
+        "bits_per_byte": last["bits_per_byte"],
+        "tokens_per_second": _rate(plan, result),
+        "epochs": plan.epochs,
+        "settings": plan.settings.to_json(),
+        "own_settings": plan.remarks,
+        "data": plan.dataset.record,
+        "result": result.to_json(),
+    }
+
+
+def _rate(plan: Plan, result: RunResult) -> float:
+    return plan.settings.steps * plan.settings.step_tokens / result.seconds if result.seconds else 0.0

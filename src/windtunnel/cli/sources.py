@@ -1,0 +1,98 @@
+"""From what the user names to what the library takes: a spec, a dataset."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from windtunnel import recipes
+from windtunnel.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from windtunnel.data.shards import Dataset
+    from windtunnel.model import LanguageModel
+
+
+class Source(NamedTuple):
+    """A spec and where it came from; recipe is None for one read from a file. length: of the sequences in question."""
+
+    spec: "LanguageModel"
+    recipe: str | None
+    origin: str
+    length: int
+
+
+def recipe_spec(name: str, settings: Mapping[str, Any]) -> "LanguageModel":
+    """The spec of a recipe; unknown names and settings are refused with the nearest ones."""
+    from windtunnel.model import LanguageModel
+    from windtunnel.recipes.sizing import build
+
+    spec = build(recipes.get(name), dict(settings), name)
+    if not isinstance(spec, LanguageModel):
+        raise InputError(f"recipe {name!r} gives a {type(spec).__name__}; expected a LanguageModel")
+    return spec
+
+
+def find_spec(name: str, settings: Mapping[str, Any], packages: Sequence[str], context: int | None) -> Source:
+    """A recipe's spec, for the context that was asked for, or the one in a run folder or a `spec.json`."""
+    path = Path(name)
+    if name in recipes.names() or (":" in name and not path.exists()):
+        settings = {**settings, "context": one_of("context", context, settings.get("context"))}
+        spec = recipe_spec(name, settings)
+        return Source(spec, name, f"recipe {name}", spec.context)
+    if not path.exists():
+        if path.suffix == ".json" or len(path.parts) > 1:
+            raise InputError(f"{name}: there is no such run folder or spec file")
+        recipes.entry(name)
+    if settings:
+        raise InputError(
+            f"--set changes a recipe, and {name} is a written-out spec; leave --set out or name the recipe"
+        )
+    file = path / "spec.json" if path.is_dir() else path
+    spec = read_spec(file, packages)
+    return Source(spec, None, str(file), context or spec.context)
+
+
+def read_spec(file: Path, packages: Sequence[str]) -> "LanguageModel":
+    """The language model that a JSON file describes."""
+    from windtunnel.checkpoint import read_json
+    from windtunnel.model import LanguageModel
+    from windtunnel.spec import from_json
+
+    spec = from_json(read_json(file), packages)
+    if not isinstance(spec, LanguageModel):
+        raise InputError(f"{file}: holds a {spec.kind}; expected a LanguageModel")
+    return spec
+
+
+def one_of(name: str, option: Any, setting: Any) -> Any:
+    """What was given as --name or as --set name=, never as both."""
+    if option is not None and setting is not None:
+        raise InputError(f"{name}: given as --{name} {option} and as --set {name}={setting}; give one")
+    return setting if option is None else option
+
+
+def tokenizer_choice(vocab: int | str | None, tokenizer: Path | None) -> "int | str | Path | None":
+    """What `prepare` takes, from --vocab and --tokenizer."""
+    if vocab is not None and tokenizer is not None:
+        raise InputError(f"--vocab {vocab} and --tokenizer {tokenizer}: give one of the two")
+    if tokenizer is not None and str(tokenizer) == "bytes":
+        return "bytes"
+    return tokenizer if tokenizer is not None else vocab
+
+
+def read_dataset(
+    data: Sequence[Path],
+    text_field: str,
+    choice: "int | str | Path | None",
+    context: int,
+    heldout_tokens: int,
+    progress: "Callable[[str, float], None]",
+) -> "Dataset":
+    """Token shards of the data that was named, from the cache where it holds them."""
+    from windtunnel.data.corpus import read_corpus
+    from windtunnel.data.shards import prepare
+
+    corpus = read_corpus(list(data) or None, text_field)
+    return prepare(corpus, choice, context, heldout_tokens, progress=progress)

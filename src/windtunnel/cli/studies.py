@@ -1,0 +1,69 @@
+"""A study from the command line: announced, carried out, reported."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from windtunnel.cli.progress import stage_progress
+from windtunnel.cli.screen import Screen
+from windtunnel.cli.study_progress import study_progress
+from windtunnel.comparison.announcement import announcement, estimate
+from windtunnel.comparison.engine import local_pool, run_study
+from windtunnel.comparison.report import terminal_table, write_report
+from windtunnel.comparison.study import StudyRequest, plan_study
+from windtunnel.errors import WorkError
+
+
+class StudyInterrupted(WorkError):
+    """A study was asked to stop. Whatever it finished is in its folder."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.signal = number
+        name = signal.Signals(number).name
+        super().__init__(f"{folder}: stopped by {name}; what was finished is kept: the same command goes on")
+
+
+def carry_out(request: StudyRequest, as_json: bool) -> None:
+    """Plan, announce, run, report."""
+    screen = Screen(as_json)
+    with stage_progress("data") as prepared:
+        study = plan_study(request, prepared)
+    pool = local_pool(study, request.workers)
+    for line in announcement(study, estimate(study, pool.workers)):
+        screen.say(line)
+    with interruptible(request.out), study_progress(study, request.out) as progress:
+        results = run_study(study, request.out, progress=progress, pool=pool)
+    page = write_report(results, request.out)
+    show_results(screen, results, page)
+
+
+def show_results(screen: Screen, results: dict[str, Any], page: Path) -> None:
+    """The table and where the page is, or everything as JSON."""
+    screen.finish({**results, "report": str(page)}, terminal_table(results))
+    if not screen.as_json:
+        screen.say(f"report: {page}")
+
+
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a `StudyInterrupted` when the work has let go; a second ends at once."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StudyInterrupted(folder, received[0] if received else signal.SIGINT) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,128 @@
+"""`windtunnel train`: one recipe on one text, into a run folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windtunnel.cli.options import (
+    Data,
+    Device,
+    DType,
+    Json,
+    Settings,
+    TextField,
+    TokenizerPath,
+    Vocabulary,
+    complete_recipe,
+    count,
+)
+
+_EXAMPLE = """Examples:
+
+windtunnel train palm --data my.txt --tokens 20M --out runs/palm
+
+windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --out runs/small
+
+Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("train", epilog=_EXAMPLE)(run)
+
+
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="See `windtunnel recipes`.", autocompletion=complete_recipe),
+    ],
+    tokens: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Tokens to train on, e.g. 20M.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder to make.")],
+    data: Data = [],  # noqa: B006
+    text_field: TextField = "text",
+    vocab: Vocabulary = None,
+    tokenizer: TokenizerPath = None,
+    settings: Settings = [],  # noqa: B006
+    context: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Tokens a sequence; else the recipe's own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Sequences an optimiser step.")] = 16,
+    accumulation: Annotated[
+        int, typer.Option(metavar="COUNT", parser=count, help="Micro-batches that a step is cut into, to save memory.")
+    ] = 1,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate; else the recipe's, for its width.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="wsd (constant, then a linear cooldown) or cosine.")] = "wsd",
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps; else the recipe's, or 0.03.")] = None,
+    cooldown: Annotated[float, typer.Option(help="Share of the steps over which wsd's rate falls.")] = 0.2,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Of matrices and tables; else the recipe's, or 0.1.")
+    ] = None,
+    rules: Annotated[
+        str,
+        typer.Option("--settings", help="own: what the recipe declares about its training; common: the same for all."),
+    ] = "own",
+    seed: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Seed of the initial weights.")] = 0,
+    data_seed: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Seed of the data's order; else --seed.")
+    ] = None,
+    evaluation_tokens: Annotated[
+        int, typer.Option(metavar="COUNT", parser=count, help="Held-out tokens to set aside and score.")
+    ] = 65_536,
+    max_epochs: Annotated[
+        float, typer.Option(help="Refuse to go through the training text more often than this.")
+    ] = 4.0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks: 10-40 s first.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Recompute activations in the backward pass: less memory.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder; begins it where there is none.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train one recipe and score it on held-out text."""
+    from windtunnel.cli.runs import Request, train_and_report
+    from windtunnel.execution import Execution
+
+    training = {
+        "tokens": tokens,
+        "batch_size": batch,
+        "accumulation": accumulation,
+        "learning_rate": lr,
+        "schedule": schedule,
+        "warmup": warmup,
+        "cooldown": cooldown,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        "data_seed": seed if data_seed is None else data_seed,
+        "evaluation_tokens": evaluation_tokens,
+    }
+    request = Request(
+        recipe=recipe,
+        out=out,
+        data=tuple(data),
+        text_field=text_field,
+        vocab=vocab,
+        tokenizer=tokenizer,
+        context=context,
+        settings=tuple(settings),
+        training=training,
+        rules=rules,
+        max_epochs=max_epochs,
+        execution=Execution(
+            device=device,
+            dtype=dtype,  # type: ignore[arg-type]
+            compile=compiled,
+            checkpoint=recompute,
+            threads=threads,
+        ),
+        resume=resume,
+    )
+    train_and_report(request, as_json)
