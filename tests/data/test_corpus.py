@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.data.corpus import Corpus, Document, cut, read_corpus, split
@@ -82,6 +82,7 @@ def test_single_text_is_cut_and_nothing_is_lost(tmp_path: Path) -> None:
     assert min(len(d.text.encode()) for d in documents[:-1]) > 8192 - 40
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab\n😀é"), max_size=200), st.integers(1, 50))
 def test_cut_is_a_partition(text: str, size: int) -> None:
     pieces = list(cut(text, size))
@@ -119,6 +120,13 @@ def test_bad_input_is_one_line(tmp_path: Path, name: str, data: bytes, message: 
         read_corpus([tmp_path / name])
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    for i in range(11):
+        (tmp_path / f"{i}.txt").write_text(f"text {i}")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert len(read_corpus(tmp_path).documents) == 11
 
 
 def test_missing_path_and_empty_folder(tmp_path: Path) -> None:
@@ -178,6 +186,7 @@ def grams(text: str, words: int) -> list[tuple[bytes, ...]]:
     return [tuple(split_words[i : i + words]) for i in range(len(split_words) - words + 1)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.sampled_from("ab \n\té"), max_size=60), max_size=6),
     st.lists(st.text("ab \n", max_size=60), max_size=4),

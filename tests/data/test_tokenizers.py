@@ -18,6 +18,7 @@ from windtunnel.data.tokenizers import (
     choose_vocabulary,
     load_tokenizer,
     train_sentencepiece,
+    trained,
 )
 from windtunnel.errors import InputError
 
@@ -98,6 +99,7 @@ def test_source_text_survives_in_batches(every: dict[str, Tokenizer], kind: str)
     assert all(np.array_equal(ids, every[kind].encode(text)) for ids, text in zip(encoded[:5], SOURCE, strict=False))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_hold_any_bytes(data: bytes) -> None:
     tokenizer = ByteTokenizer()
@@ -157,6 +159,15 @@ def test_the_largest_possible_vocabulary_is_possible() -> None:
     assert train_sentencepiece([text], largest).vocab == largest
     with pytest.raises(InputError, match=f"largest possible is {largest}"):
         train_sentencepiece([text], largest + 1)
+
+
+def test_a_large_corpus_is_sampled_and_what_was_not_seen_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "SAMPLE_BYTES", 50_000)
+    monkeypatch.setattr(trained, "SAMPLE_BYTES_PER_PIECE", 1)
+    tokenizer = train_sentencepiece([*SOURCE, "한국어"], 300)
+    assert tokenizer.fingerprint == train_sentencepiece(["한국어", *SOURCE[::-1]], 300).fingerprint
+    assert tokenizer.fingerprint != train_sentencepiece(SOURCE[:5], 300).fingerprint
+    check_round_trip(tokenizer, "한국어")
 
 
 def test_many_scripts_fit_a_small_vocabulary() -> None:

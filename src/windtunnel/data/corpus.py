@@ -62,7 +62,7 @@ class Division:
     overlap: Overlap
 
 
-def read_corpus(paths: Sequence[Path | str] | None = None, text_field: str = "text") -> Corpus:
+def read_corpus(paths: Sequence[Path | str] | Path | str | None = None, text_field: str = "text") -> Corpus:
     """Read text files, folders, JSON lines or Parquet; without paths, the standard library's source.
 
     Fewer than ten documents cannot be divided well, so they are cut at line ends into pieces of 8 KB (less where the
@@ -70,7 +70,7 @@ def read_corpus(paths: Sequence[Path | str] | None = None, text_field: str = "te
     """
     if not paths:
         return _standard_library()
-    files = [Path(path) for path in paths]
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents: list[Document] = []
     skipped = 0
     for path in files:
@@ -182,8 +182,12 @@ def _read_path(path: Path, fields: Fields) -> tuple[list[Document], int]:
         raise InputError(f"data {path} does not exist")
     if not path.is_dir():
         return list(read_file(path, path.name, fields)), 0
-    files = [file for file in _visible_files(path) if not is_binary(file)]
-    skipped = sum(1 for _ in _visible_files(path)) - len(files)
+    try:
+        visible = list(_visible_files(path))
+    except OSError as error:
+        raise InputError(f"data {error.filename or path} cannot be read: {error.strerror or error}") from error
+    files = [file for file in visible if not is_binary(file)]
+    skipped = len(visible) - len(files)
     if not files:
         raise InputError(f"data {path} holds no text files" + (f": its {skipped} files are binary" if skipped else ""))
     documents: list[Document] = []
@@ -193,11 +197,11 @@ def _read_path(path: Path, fields: Fields) -> tuple[list[Document], int]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """The files under a folder in a fixed order; hidden ones and hidden folders are left out."""
+    """The files under a folder in a fixed order; hidden ones and linked folders are left out."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             yield from _visible_files(path)
         elif path.is_file():
             yield path

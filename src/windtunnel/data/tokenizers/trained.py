@@ -23,13 +23,14 @@ MODEL_FILE = "sentencepiece.model"
 END_OF_TEXT = "<|endoftext|>"
 SPACE_MARK = "\u2581"
 SAMPLE_BYTES = 1 << 22
+SAMPLE_BYTES_PER_PIECE = 1 << 12
 _RESERVED = 258  # the unknown token, the end of text, and one piece for each byte
 _SMALLEST_VOCABULARY = 288
 _LINE_CHARACTERS = 1000
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A trained SentencePiece model. `sampled_bytes` of the corpus suffice to train it."""
+    """A SentencePiece model; its end of text is a control piece, which no text encodes to."""
 
     kind = "sentencepiece"
 
@@ -67,8 +68,8 @@ class SentencePieceTokenizer(Tokenizer):
 def train_sentencepiece(documents: Sequence[str], vocab: int) -> SentencePieceTokenizer:
     """Train a vocabulary of exactly `vocab` ids; the same documents give the same model, byte for byte.
 
-    A corpus over 4 MB is sampled by a hash of each document. Raises InputError where the corpus cannot fill the
-    vocabulary, with the largest one that it can fill.
+    A corpus over 4 MB, or 4 KB for each id, is sampled by a hash of each document. Raises InputError where the corpus
+    cannot fill the vocabulary, with the largest one that it can fill.
     """
     import sentencepiece
 
@@ -116,7 +117,7 @@ def _why_not(message: str, vocab: int) -> str:
 
 def _training_lines(documents: Sequence[str], vocab: int) -> Iterator[str]:
     """Lines of the sample; characters too rare for a piece of their own end a line, as they end a piece."""
-    sample = _sample(documents)
+    sample = _sample(documents, max(SAMPLE_BYTES, vocab * SAMPLE_BYTES_PER_PIECE))
     counts: Counter[str] = Counter()
     for text in sample:
         counts.update(text)
@@ -130,17 +131,17 @@ def _training_lines(documents: Sequence[str], vocab: int) -> Iterator[str]:
                 yield line[start : start + _LINE_CHARACTERS]
 
 
-def _sample(documents: Sequence[str]) -> list[str]:
-    """All documents up to 4 MB, else those first in the order of their hashes; a huge one gives its head."""
+def _sample(documents: Sequence[str], limit: int) -> list[str]:
+    """All documents up to `limit` bytes, else those first in the order of their hashes; a huge one gives its head."""
     data = [text.encode("utf-8") for text in documents]
-    if sum(map(len, data)) <= SAMPLE_BYTES:
+    if sum(map(len, data)) <= limit:
         return list(documents)
     sample, total = [], 0
     for text in sorted(data, key=lambda d: hashlib.sha256(d).digest()):
-        head = text[: SAMPLE_BYTES - total]
+        head = text[: limit - total]
         sample.append(head.decode("utf-8", errors="ignore"))
         total += len(head)
-        if total >= SAMPLE_BYTES:
+        if total >= limit:
             break
     return sample
 
