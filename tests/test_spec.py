@@ -236,7 +236,9 @@ def test_difference_merges_layers_and_names_changed_kinds() -> None:
     llama = wt.recipes.get("llama")(layers=3, width=64)
     wider = wt.recipes.get("llama")(layers=3, width=64, hidden=200)
     assert difference(llama, wider) == [("blocks.*.mlp.hidden", 176, 200)]
-    rows = {path: (ours, theirs) for path, ours, theirs in difference(llama, wt.recipes.get("palm")(layers=3, width=64))}
+    rows = {
+        path: (ours, theirs) for path, ours, theirs in difference(llama, wt.recipes.get("palm")(layers=3, width=64))
+    }
     assert rows["blocks.*.residual"] == ("PreNorm", "Parallel")
     assert rows["blocks.*.mixer.kv_heads"] == (None, 1)
     assert rows["head.tied"] == (False, True)

@@ -1,0 +1,55 @@
+"""Every recipe at a size that runs in milliseconds, with its settings off their defaults too."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import windtunnel as wt
+from windtunnel.model import LanguageModel, LanguageModelLayer, ModelState
+
+VOCAB, CONTEXT = 97, 96
+SIZES: dict[str, Any] = {"vocab": VOCAB, "layers": 3, "width": 64, "context": CONTEXT}
+# A band shorter than the sequences, or it would never be felt.
+OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in wt.recipes.names()},
+    "gpt3-dense": ("gpt3", {"banded": False}),
+    "gpt3-window-of-2": ("gpt3", {"window": 2}),
+    "llama-grouped": ("llama", {"kv_heads": 2, "tied": True}),
+    "llama-wide-heads": ("llama", {"heads": 3, "head_width": 10, "hidden": 37, "layers": 1}),
+    "palm-serial-centred": ("palm", {"parallel": False, "centred": True, "head_width": 12}),
+    "diff_transformer-grouped": ("diff_transformer", {"heads": 4, "kv_heads": 2, "gain": False, "tied": True}),
+    "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
+}
+
+
+def spec_of(case: str, **settings: Any) -> LanguageModel:
+    """The spec of a case."""
+    recipe, own = CASES[case]
+    return wt.recipes.get(recipe)(**{**SIZES, **OWN.get(recipe, {}), **own, **settings})
+
+
+def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> LanguageModelLayer:
+    """Its module, initialised, with biases and gains moved off their special values so that each is felt."""
+    model = wt.build(spec_of(case), seed).to(dtype)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(
+                    0.1
+                    * torch.randn(parameter.shape, generator=draw, dtype=dtype)
+                    * parameter.std(correction=0).clamp(min=0.1)
+                )
+    return model
+
+
+def tokens_for(spec: LanguageModel, batch: int = 2, length: int = 40, seed: int = 1) -> Tensor:
+    """Random token ids [b t]."""
+    return torch.randint(0, spec.vocab, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def state_tensors(state: ModelState) -> list[Tensor]:
+    """Every tensor that a state holds."""
+    return [tensor for block in state.blocks for tensor in block if isinstance(tensor, Tensor)]

@@ -1,0 +1,290 @@
+"""What every recipe keeps, whatever its parts: add a recipe, and all of this is asked of it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import windtunnel as wt
+from tests.recipes.cases import CASES, CONTEXT, SIZES, model_of, spec_of, state_tensors, tokens_for
+from tests.recipes.manifest import FOLDER, written
+from windtunnel.checkpoint import fill_model, load, model_tensors, save
+from windtunnel.errors import InputError
+from windtunnel.init import roles
+from windtunnel.layer import Layer
+from windtunnel.model import LanguageModelLayer
+
+EXACT = 1e-10  # float64: the same sums in another order
+SINGLE = 2e-5  # float32, logits of order 1
+HALF = 0.05  # bfloat16 keeps 8 bits; relative to the spread of the logits, root mean square
+
+every_case = pytest.mark.parametrize("case", CASES)
+every_recipe = pytest.mark.parametrize("recipe", wt.recipes.names())
+CHUNKS = (1, 5, 1, 7, 13, 2, 11)
+TWO_DOCUMENTS = torch.tensor([[0] * 11 + [1] * 29, [0] * 30 + [1] * 10])
+
+
+def relative(case: str) -> bool:
+    """Whether only distances between positions matter."""
+    return spec_of(case).embedding.positions is None
+
+
+@every_case
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_before_a_token_feels_it(case: str, training: bool) -> None:
+    model, at = model_of(case), 17
+    tokens = tokens_for(model.spec)
+    changed = tokens.clone()
+    changed[:, at] = (changed[:, at] + 1) % model.spec.vocab
+    with torch.set_grad_enabled(training):
+        before, after = model(tokens).logits, model(changed).logits
+    assert torch.equal(before[:, :at], after[:, :at])
+    assert not torch.equal(before[:, at], after[:, at])
+
+
+@every_case
+@torch.no_grad()
+def test_decoding_in_odd_chunks_equals_one_pass(case: str) -> None:
+    model = model_of(case, dtype=torch.float64)
+    tokens = tokens_for(model.spec)
+    whole, state, parts = model(tokens), model.initial_state(2), []
+    for chunk in tokens.split(CHUNKS, dim=1):
+        out = model(chunk, state=state)
+        parts.append(out.logits)
+        state = out.state
+    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, rtol=0, atol=EXACT)
+    assert state.position == whole.state.position == tokens.shape[1]
+    for stepped, at_once in zip(state_tensors(state), state_tensors(whole.state), strict=True):
+        torch.testing.assert_close(stepped, at_once, rtol=0, atol=EXACT)
+
+
+@every_case
+@torch.no_grad()
+def test_a_call_leaves_the_state_it_was_given_alone(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    state = model(tokens[:, :20]).state
+    kept = [tensor.clone() for tensor in state_tensors(state)]
+    first = model(tokens[:, 20:], state=state).logits
+    assert all(torch.equal(a, b) for a, b in zip(kept, state_tensors(state), strict=True))
+    assert torch.equal(first, model(tokens[:, 20:], state=state).logits)
+
+
+@every_case
+@pytest.mark.parametrize("training", [False, True])
+def test_documents_do_not_leak(case: str, training: bool) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    changed = torch.where(TWO_DOCUMENTS == 0, (tokens + 1) % model.spec.vocab, tokens)
+    with torch.set_grad_enabled(training):
+        before = model(tokens, documents=TWO_DOCUMENTS).logits
+        after = model(changed, documents=TWO_DOCUMENTS).logits
+    second = TWO_DOCUMENTS == 1
+    assert torch.equal(before[second], after[second])
+    assert not torch.equal(before[~second], after[~second])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if relative(case)])
+@torch.no_grad()
+def test_a_document_after_another_is_as_alone(case: str) -> None:
+    model = model_of(case, dtype=torch.float64)
+    for name, parameter in model.named_parameters():
+        if (
+            "query_key_scale" in name
+        ):  # nGPT scales after the rotation: unequal within a pair, it sees absolute positions
+            parameter.fill_(parameter.mean())
+    tokens = tokens_for(model.spec)
+    packed = model(tokens, documents=TWO_DOCUMENTS).logits
+    for row, ids in enumerate(TWO_DOCUMENTS):
+        for document in (0, 1):
+            own = ids == document
+            alone = model(tokens[row : row + 1, own]).logits[0]
+            torch.testing.assert_close(packed[row, own], alone, rtol=0, atol=EXACT)
+
+
+@every_case
+def test_documents_and_state_exclude_each_other(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    out = model(tokens, documents=TWO_DOCUMENTS)
+    assert out.state is None
+    with pytest.raises(InputError, match="documents"):
+        model(tokens, state=model(tokens).state, documents=TWO_DOCUMENTS)
+
+
+@every_case
+def test_json_round_trip(case: str) -> None:
+    spec = spec_of(case)
+    again = wt.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.fingerprint() == spec.fingerprint()
+
+
+@every_case
+def test_save_and_load_are_bit_exact(case: str, tmp_path: Path) -> None:
+    model = model_of(case)
+    save(tmp_path / "step-0", {"model": model_tensors(model)}, {})
+    again = spec_of(case).build()
+    fill_model(again, load(tmp_path / "step-0").tensors["model"], tmp_path)
+    tokens = tokens_for(model.spec)
+    assert torch.equal(model(tokens).logits, again(tokens).logits)
+    for (name, left), (other, right) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert name == other
+        assert torch.equal(left, right)
+
+
+@every_case
+def test_every_parameter_has_a_gradient(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec, batch=4)
+    model.loss(tokens[:, :-1], tokens[:, 1:]).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert bool((parameter.grad != 0).any()), name
+
+
+@every_case
+def test_logits_and_the_three_losses_agree(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    targets = tokens.roll(-1, 1)
+    targets[:, -1], targets[1, 5:9] = -1, -1
+    logits = model(tokens, documents=TWO_DOCUMENTS).logits
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none").view_as(targets)
+    each = model.token_losses(tokens, targets, documents=TWO_DOCUMENTS)
+    loss = model.loss(tokens, targets, documents=TWO_DOCUMENTS)
+    counted = targets >= 0
+    torch.testing.assert_close(each, nats.detach(), rtol=SINGLE, atol=SINGLE)
+    assert each.dtype == torch.float32
+    assert not each[~counted].any()
+    assert loss.cross_entropy.item() == pytest.approx(nats[counted].mean().item(), rel=SINGLE)
+    assert loss.total.item() == pytest.approx(loss.cross_entropy.item() + sum(v.item() for v in loss.losses.values()))
+
+
+@every_case
+def test_loss_has_the_gradients_of_the_logits(case: str) -> None:
+    model = model_of(case, dtype=torch.float64)
+    tokens = tokens_for(model.spec)
+    model.loss(tokens[:, :-1], tokens[:, 1:]).cross_entropy.backward()
+    fast = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(fast[name], parameter.grad, rtol=0, atol=EXACT)
+
+
+@every_case
+@torch.no_grad()
+def test_bfloat16_stays_near_float32(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    wide = model(tokens).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(tokens).logits.float()
+    narrow = model.to(torch.bfloat16)(tokens).logits.float()
+    for logits in (mixed, narrow):
+        assert ((logits - wide).square().mean().sqrt() / wide.std()).item() < HALF
+
+
+@every_recipe
+def test_initial_values_follow_the_table_of_roles(recipe: str) -> None:
+    spec = wt.recipes.get(recipe)(**SIZES)
+    model = wt.build(spec)
+    for name, role in roles(model).items():
+        values = model.get_parameter(name)
+        if role.constant is not None:
+            assert bool((values == role.constant).all()), name
+        elif model.normalized and role.kind != "gain":
+            axis = 0 if role.kind == "writes" else 1
+            torch.testing.assert_close(values.norm(dim=axis), torch.ones(values.shape[1 - axis]), rtol=0, atol=1e-6)
+        else:
+            expected = role.deviation if role.deviation is not None else spec.initial.deviation(role, len(spec.blocks))
+            assert abs(values.mean()) < 5 * expected / math.sqrt(values.numel()), name
+            assert values.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * values.numel())), name
+
+
+@every_recipe
+def test_initial_values_depend_on_the_seed_and_the_name_alone(recipe: str) -> None:
+    def values(seed: int, layers: int) -> dict[str, Tensor]:
+        return dict(wt.build(wt.recipes.get(recipe)(**{**SIZES, "layers": layers}), seed).named_parameters())
+
+    first, again, other = values(3, 2), values(3, 2), values(4, 2)
+    drawn = [name for name, value in first.items() if value.std(correction=0) > 0]
+    assert drawn
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in drawn)
+    assert len({first[name].flatten()[:4].sum().item() for name in drawn}) == len(drawn)
+    deeper = values(3, 3)
+    assert torch.equal(first["embedding.weight"], deeper["embedding.weight"])
+
+
+@every_recipe
+def test_names_shapes_and_roles_are_as_written_down(recipe: str) -> None:
+    """If this change is meant: python -m tests.recipes.manifest."""
+    assert (FOLDER / f"{recipe}.json").read_text() == written(recipe)
+
+
+def test_no_manifest_is_left_over() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(wt.recipes.names())
+
+
+@every_case
+def test_every_parameter_is_declared_with_a_role(case: str) -> None:
+    model = model_of(case)
+    table = roles(model)
+    assert list(table) == [name for name, _ in model.named_parameters()]
+    for name, role in table.items():
+        parameter = model.get_parameter(name)
+        if role.kind == "reads":
+            assert parameter.shape[1] == model.spec.width, name
+        if role.kind == "writes":
+            assert parameter.shape[0] == model.spec.width, name
+        assert (parameter.dim() == 1) == (role.kind in ("gain", "bias")), name
+
+
+@every_case
+def test_forward_leaves_modules_as_they_were(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    before = _attributes(model)
+    model(tokens)
+    model.loss(tokens, tokens, documents=TWO_DOCUMENTS)
+    assert _attributes(model) == before
+
+
+def _attributes(model: LanguageModelLayer) -> dict[str, Any]:
+    return {
+        f"{path}.{name}": repr(value)
+        for path, module in model.named_modules()
+        if isinstance(module, Layer)
+        for name, value in vars(module).items()
+        if name not in ("_parameters", "_buffers", "_modules")
+    }
+
+
+def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
+    model = model_of("gpt3")
+    tokens = tokens_for(model.spec, length=CONTEXT + 1)
+    with pytest.raises(InputError, match=f"{CONTEXT + 1} positions.*{CONTEXT}"):
+        model(tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["llama", "gpt3", "diff_transformer-grouped", "ngpt"])
+def test_compiled_equals_eager(case: str) -> None:
+    model, compiled = model_of(case), model_of(case)
+    compiled.compile()
+    tokens = tokens_for(model.spec)
+    eager = model(tokens).logits
+    fast = compiled(tokens).logits
+    torch.testing.assert_close(fast, eager, rtol=SINGLE, atol=SINGLE)
+    eager.logsumexp(-1).mean().backward()
+    fast.logsumexp(-1).mean().backward()
+    for (name, left), right in zip(model.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad, rtol=1e-3, atol=SINGLE, msg=name)

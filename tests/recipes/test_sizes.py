@@ -1,0 +1,209 @@
+"""Published sizes have the published parameters; any other size works or is refused by name."""
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import windtunnel as wt
+from windtunnel.errors import InputError
+from windtunnel.ledger import Parameters, count
+from windtunnel.recipes.sizing import build as build_recipe
+
+# Exact: Llama's and GPT-2's released weights; PaLM table 1 to all digits that it prints (8.63B, 62.50B, 540.35B).
+EXACT = {
+    ("llama", "7b"): 6_738_415_616,
+    ("llama", "13b"): 13_015_864_320,
+    ("llama", "33b"): 32_528_943_616,
+    ("llama", "65b"): 65_285_660_672,
+    ("llama", "llama2-70b"): 68_976_648_192,
+    ("llama", "llama3-8b"): 8_030_261_248,
+    ("llama", "llama3-70b"): 70_553_706_496,
+    ("palm", "8b"): 8_632_012_800,
+    ("palm", "62b"): 62_495_662_080,
+    ("palm", "540b"): 540_356_474_880,
+    ("ngpt", "0.5b"): 468_491_520,  # the paper prints 468.4M, its own formula gives this
+    ("ngpt", "1b"): 1_026_177_280,
+}
+# Printed to two or three digits. GPT-3's table rounds with a generous hand: 350M has 356M.
+ROUNDED = {
+    ("gpt3", "125m"): (125e6, 0.01),
+    ("gpt3", "350m"): (350e6, 0.02),
+    ("gpt3", "760m"): (760e6, 0.01),
+    ("gpt3", "1.3b"): (1.3e9, 0.015),
+    ("gpt3", "2.7b"): (2.7e9, 0.02),
+    ("gpt3", "6.7b"): (6.7e9, 0.01),
+    ("gpt3", "13b"): (13.0e9, 0.015),
+    ("gpt3", "175b"): (175.0e9, 0.005),
+    ("diff_transformer", "830m"): (0.834e9, 0.001),
+    ("diff_transformer", "1.4b"): (1.413e9, 0.001),
+    ("diff_transformer", "2.8b"): (2.773e9, 0.001),
+    ("diff_transformer", "3b"): (3.48e9, 0.002),
+    ("diff_transformer", "6.8b"): (6.853e9, 0.001),
+    ("diff_transformer", "13.1b"): (13.096e9, 0.001),
+}
+PUBLISHED = [(name, size) for name in wt.recipes.names() for size in wt.recipes.entry(name).sizes]
+
+
+def counted(recipe: str, **given: Any) -> Parameters:
+    """The six counts, without memory for the weights."""
+    with torch.device("meta"):
+        return count(wt.recipes.get(recipe)(**given).build())
+
+
+@pytest.mark.parametrize(("recipe", "size"), PUBLISHED)
+def test_published_sizes(recipe: str, size: str) -> None:
+    found = counted(recipe, size=size).n_total
+    if (recipe, size) in EXACT:
+        assert found == EXACT[recipe, size]
+    else:
+        expected, tolerance = ROUNDED[recipe, size]
+        assert found == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "heads", "expected"),
+    [
+        (12, 768, 12, 124_439_808),
+        (24, 1024, 16, 354_823_168),
+        (36, 1280, 20, 774_030_080),
+        (48, 1600, 25, 1_557_611_200),
+    ],
+)
+def test_gpt3_at_the_sizes_of_gpt2_has_its_parameters(layers: int, width: int, heads: int, expected: int) -> None:
+    found = counted("gpt3", layers=layers, width=width, heads=heads, vocab=50_257, context=1024)
+    assert found.n_total == expected
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "hidden", "vocab", "expected", "baseline"),
+    [
+        (128, 4, 2, 344, 256, 825_216, 824_448),
+        (256, 4, 4, 688, 256, 3_230_720, 3_229_952),
+        (256, 6, 4, 688, 4096, 5_796_224, 5_795_072),
+        (320, 6, 5, 856, 4096, 8_704_192, 8_703_040),
+    ],
+)
+def test_differential_counts(
+    width: int, layers: int, heads: int, hidden: int, vocab: int, expected: int, baseline: int
+) -> None:
+    sizes = {"width": width, "layers": layers, "hidden": hidden, "vocab": vocab, "tied": True}
+    assert counted("diff_transformer", heads=heads, **sizes).n_total == expected
+    assert counted("llama", heads=2 * heads, **sizes).n_total == baseline
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "vocab", "expected", "baseline"),
+    [
+        (128, 4, 4, 256, 1_120_000, 1_115_264),
+        (192, 6, 6, 256, 3_650_176, 3_639_744),
+        (256, 6, 8, 256, 6_439_680, 6_425_856),
+        (256, 8, 8, 4096, 10_512_384, 10_490_112),
+    ],
+)
+def test_ngpt_counts(width: int, layers: int, heads: int, vocab: int, expected: int, baseline: int) -> None:
+    sizes = {"width": width, "layers": layers, "heads": heads, "vocab": vocab, "hidden": 4 * width}
+    assert counted("ngpt", **sizes).n_total == expected
+    assert counted("llama", **sizes).n_total == baseline
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "head_width", "vocab", "expected"),
+    [
+        (128, 4, 32, 256, 983_680),
+        (256, 4, 64, 256, 3_867_904),
+        (256, 6, 64, 4096, 6_752_000),
+        (320, 6, 80, 4096, 10_221_760),
+    ],
+)
+def test_palm_counts(width: int, layers: int, head_width: int, vocab: int, expected: int) -> None:
+    found = counted("palm", width=width, layers=layers, heads=4, head_width=head_width, vocab=vocab)
+    assert found.n_total == expected
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+def test_the_table_lists_the_sizes_that_there_are(recipe: str) -> None:
+    module = importlib.import_module(f"windtunnel.recipes.{recipe}")
+    assert wt.recipes.entry(recipe).sizes == tuple(module.SIZES)
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+def test_the_common_settings_are_keywords_of_every_recipe(recipe: str) -> None:
+    parameters = inspect.signature(wt.recipes.get(recipe)).parameters
+    assert {"size", "vocab", "layers", "width", "context", "heads", "hidden"} <= set(parameters)
+    assert all(parameter.kind == inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+def test_a_keyword_goes_before_the_named_size(recipe: str) -> None:
+    size = wt.recipes.entry(recipe).sizes[0]
+    spec = wt.recipes.get(recipe)(size=size, layers=1, vocab=10, context=20)
+    assert (len(spec.blocks), spec.vocab, spec.context) == (1, 10, 20)
+    assert spec.width == wt.recipes.get(recipe)(size=size).width
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+@given(
+    heads=st.integers(1, 5),
+    half=st.integers(1, 9),
+    layers=st.integers(1, 3),
+    vocab=st.integers(1, 300),
+    hidden=st.none() | st.integers(1, 70),
+    length=st.integers(1, 9),
+)
+@settings(max_examples=15)
+def test_any_size_works(
+    recipe: str, heads: int, half: int, layers: int, vocab: int, hidden: int | None, length: int
+) -> None:
+    width = heads * 2 * half * (2 if recipe == "diff_transformer" else 1)
+    spec = wt.recipes.get(recipe)(width=width, heads=heads, layers=layers, vocab=vocab, hidden=hidden, context=length)
+    model = wt.build(spec)
+    tokens = torch.randint(0, vocab, (2, length))
+    out = model(tokens)
+    assert out.logits.shape == (2, length, vocab)
+    assert bool(out.logits.isfinite().all())
+    assert out.state is not None
+    assert out.state.position == length
+    assert bool(model.loss(tokens, tokens).total.isfinite())
+    assert len(spec.blocks) == layers
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+@given(width=st.integers(1, 300))
+@settings(max_examples=25)
+def test_any_width_works_alone_or_is_refused_by_name(recipe: str, width: int) -> None:
+    try:
+        found = counted(recipe, width=width, layers=1, vocab=7, context=5)
+    except InputError as error:
+        assert "width" in str(error)
+        assert str(width) in str(error)
+    else:
+        assert found.n_body > 0
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"size": "999t"}, "size"),
+    *(({name: value}, name) for name in ("vocab", "layers", "width", "context") for value in (0, -3, 2.5, "64", True)),
+    *(({name: value}, name) for name in ("heads", "hidden") for value in (0, -3, 2.5)),
+    ({"width": 64, "heads": 5}, "heads"),
+]
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+@pytest.mark.parametrize(("given_settings", "field"), BAD, ids=str)
+def test_sizes_that_cannot_be_are_refused_by_name(recipe: str, given_settings: dict[str, Any], field: str) -> None:
+    value = list(given_settings.values())[-1]
+    with pytest.raises(InputError) as caught:
+        counted(recipe, **given_settings)
+    assert field in str(caught.value)
+    assert str(value) in str(caught.value) or recipe == "diff_transformer"
+
+
+@pytest.mark.parametrize("recipe", wt.recipes.names())
+def test_unknown_settings_are_refused_with_the_nearest(recipe: str) -> None:
+    with pytest.raises(InputError, match=r"'widht'.*width"):
+        build_recipe(wt.recipes.get(recipe), {"widht": 64}, recipe)
