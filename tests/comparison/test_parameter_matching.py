@@ -134,3 +134,19 @@ def test_few_models_are_built():
 
     match(count, TINY, gated()(TINY.settings()))
     assert len(calls) < 60
+
+
+@pytest.mark.parametrize("name", ["gpt3", "palm", "diff_transformer", "ngpt"])
+def test_every_recipe_meets_the_baseline_on_a_tiny_model(name):
+    from windtunnel import recipes
+    from windtunnel.ledger import n_body
+
+    sizes = {"layers": 3, "width": 64, "context": 128, "vocab": 1024}
+    target = n_body(recipes.get("llama")(**sizes))
+
+    def count(settings):
+        return n_body(recipes.get(name)(**sizes | {"hidden": settings["hidden"]}))
+
+    found = match(count, TINY, target, knobs=("hidden",))
+    assert abs(found.gap) <= 0.01
+    assert found.n_body == count(found.settings)

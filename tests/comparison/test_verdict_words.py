@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windtunnel.comparison import verdict
 from windtunnel.comparison.statistics import Interval
 from windtunnel.comparison.verdict import Evidence, decide, grade, primary_track, seeds_needed, time_refusal, track_word
 
@@ -133,8 +132,3 @@ def test_seeds_needed_see_the_observed_effect():
     assert seeds_needed(estimate, 5, 0.01, comparisons=4) > needed
     assert seeds_needed(Interval(0.0, 0.0, 0.0), 5, 0.01) is None
     assert seeds_needed(Interval(0.0, -math.inf, math.inf), 1, 0.01) is None
-
-
-def test_lists_read_as_english():
-    assert verdict.listed(["a"]) == "a"
-    assert verdict.listed(["a", "b", "c"]) == "a, b and c"

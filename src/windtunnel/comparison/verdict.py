@@ -1,7 +1,7 @@
 """From intervals to one word, a grade, and what would change them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windtunnel.comparison.power import required_seeds
@@ -168,8 +168,3 @@ def decide(
     needed = needed if uncapped == INCONCLUSIVE else None
     steps = tuple(would_change(uncapped, evidence, needed))
     return Verdict(word, uncapped, grade(evidence), tuple(reasons), steps, needed), words
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
