@@ -2,11 +2,11 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -153,24 +153,25 @@ def test_the_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     assert prepare(SMALL, "bytes", 64, 5000).folder.parent == tmp_path / "named"
 
 
-def build_in_process(cache: Path, ready: Any, results: Any) -> None:
-    ready.wait()
-    made = prepare(SMALL, "bytes", 64, 5000, cache)
-    results.put((made.folder.name, int(made.train.tokens.size)))
+BUILD = """
+import sys
+from pathlib import Path
+from windtunnel.data.corpus import read_corpus
+from windtunnel.data.shards import prepare
+made = prepare(read_corpus(sys.argv[1]), "bytes", 64, 5000, Path(sys.argv[2]))
+print(made.folder.name, made.train.tokens.size)
+"""
 
 
 def test_two_processes_build_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, results = context.Event(), context.SimpleQueue()
-    workers = [context.Process(target=build_in_process, args=(tmp_path, ready, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    ready.set()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert results.get() == results.get()
-    assert len(folders(tmp_path)) == 1
+    text, cache = tmp_path / "text.txt", tmp_path / "cache"
+    text.write_text("\n".join(document.text for document in SMALL.documents), encoding="utf-8")
+    command = [sys.executable, "-c", BUILD, str(text), str(cache)]
+    builders = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    outputs = [builder.communicate(timeout=60)[0] for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert folders(cache) == [outputs[0].decode().split()[0]]
 
 
 def test_the_slower_builder_takes_what_is_there(dataset: Dataset, tmp_path: Path) -> None:
