@@ -31,8 +31,8 @@ def progress_line(name: str, shown: bool | None = None) -> Iterator[Report | Non
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
-    if not (console.is_terminal if shown is None else shown):
+    console = Console(stderr=True, force_terminal=shown)
+    if not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
