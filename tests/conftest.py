@@ -12,11 +12,11 @@ import jaxtyping._decorator
 CHECKED = [f"windtunnel.{room}" for room in ("model", "mixers", "mlps", "residuals", "norms", "positions")]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
-import pytest
-import torch
-from hypothesis import HealthCheck, settings
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
-from windtunnel.spec import Spec
+from windtunnel.spec import Spec  # noqa: E402
 
 # Specs coerce and check their own fields; the hook would refuse what they are about to coerce.
 jaxtyping._decorator.dataclasses = SimpleNamespace(  # type: ignore[attr-defined]

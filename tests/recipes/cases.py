@@ -37,11 +37,8 @@ def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> La
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
-                parameter.add_(
-                    0.1
-                    * torch.randn(parameter.shape, generator=draw, dtype=dtype)
-                    * parameter.std(correction=0).clamp(min=0.1)
-                )
+                noise = torch.randn(parameter.shape, generator=draw, dtype=dtype)
+                parameter.add_(0.2 * parameter.abs().mean().clamp(min=0.25) * noise)
     return model
 
 

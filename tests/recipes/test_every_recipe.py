@@ -94,9 +94,7 @@ def test_documents_do_not_leak(case: str, training: bool) -> None:
 def test_a_document_after_another_is_as_alone(case: str) -> None:
     model = model_of(case, dtype=torch.float64)
     for name, parameter in model.named_parameters():
-        if (
-            "query_key_scale" in name
-        ):  # nGPT scales after the rotation: unequal within a pair, it sees absolute positions
+        if "query_key_scale" in name:  # unequal within a rotated pair, nGPT's s_qk sees absolute positions
             parameter.fill_(parameter.mean())
     tokens = tokens_for(model.spec)
     packed = model(tokens, documents=TWO_DOCUMENTS).logits

@@ -1,0 +1,169 @@
+"""The ledger against torch's operation counter, and against formulas worked out by hand."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import windtunnel as wt
+from tests.recipes.cases import CASES, model_of, spec_of, tokens_for
+from windtunnel.kernels import attention_reference, differential_attention_reference
+from windtunnel.kernels.blocked import LONGEST
+from windtunnel.ledger import decode_flops, keeps_maps, ledger
+
+SAME = 1e-6  # relative; counts are sums of integers
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
+LENGTH = 96  # one whole block of the kernel that stores its maps, and half of another
+
+
+def counted(work: Callable[[], object]) -> int:
+    """Operations that torch counts while `work` runs. Its fused kernels are not counted on a CPU, hence MATH."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+@EVERY_CASE
+def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windtunnel.mixers.attention.attention", attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.differential.differential_attention", differential_attention_reference)
+    model = model_of(case)
+    tokens = tokens_for(model.spec, length=LENGTH)
+    dense = ledger(model.spec, LENGTH, maps_kept=False).forward.dense
+    forward = counted(lambda: model(tokens))
+    assert forward / tokens.numel() == pytest.approx(dense, rel=SAME)
+    both = counted(lambda: model(tokens).logits.sum().backward())
+    assert both / tokens.numel() == pytest.approx(3 * dense, rel=SAME)
+
+
+@EVERY_CASE
+def test_forward_of_the_sdpa_kernel(case: str) -> None:
+    model = model_of(case).requires_grad_(False)
+    tokens = tokens_for(model.spec, length=LENGTH)
+    found = ledger(model.spec, LENGTH, maps_kept=False)
+    expected = found.forward.dense
+    if case.startswith("diff"):  # two calls, keys padded to the width of the values: 16 t² d instead of 12 t² d
+        core = next(row for row in found.rows if row.mechanism == "attention core")
+        expected += core.dense / 3
+        assert core.hardware == pytest.approx(core.model * 4 / 3)
+    assert counted(lambda: model(tokens)) / tokens.numel() == pytest.approx(expected, rel=SAME)
+
+
+@EVERY_CASE
+def test_training_executes_the_hardware_column(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec, length=LENGTH)
+    assert keeps_maps(LENGTH)
+    found = ledger(model.spec, LENGTH)
+    assert counted(lambda: model(tokens)) / tokens.numel() == pytest.approx(found.forward.hardware, rel=SAME)
+    step = counted(lambda: model(tokens).logits.sum().backward())
+    assert step / tokens.numel() == pytest.approx(found.training.hardware, rel=SAME)
+
+
+def test_the_rule_of_the_route_is_the_kernels_own() -> None:
+    model = wt.build(wt.recipes.get("llama")(layers=1, width=16, heads=2, vocab=5))
+    for length in (LONGEST, LONGEST + 1):
+        tokens = tokens_for(model.spec, batch=1, length=length)
+        found = counted(lambda tokens=tokens: model(tokens).logits) / length
+        blocks = ledger(model.spec, length, maps_kept=True).forward.hardware
+        whole = ledger(model.spec, length, maps_kept=False).forward.dense
+        assert found == pytest.approx(blocks if keeps_maps(length) else whole, rel=SAME)
+    assert not keeps_maps(1)
+    assert not keeps_maps(64, device="cuda")
+    assert not keeps_maps(64, dtype="bfloat16")
+    assert not keeps_maps(64, compiled=True)
+
+
+def test_differential_attention_under_both_kernels() -> None:
+    """diff-transformer with half the heads equals its baseline where maps are kept, and is 1.5 times its core else."""
+    sizes = {"layers": 2, "width": 64, "vocab": 32, "hidden": 96}
+    differential = ledger(wt.recipes.get("diff_transformer")(heads=2, **sizes), 128)
+    baseline = ledger(wt.recipes.get("llama")(heads=4, **sizes), 128)
+    assert differential.flops_by_kernel["maps kept"] == baseline.flops_per_token == differential.flops_per_token
+    core = next(row for row in baseline.rows if row.mechanism == "attention core").model
+    extra = differential.flops_by_kernel["maps recomputed"] - differential.flops_by_kernel["maps kept"]
+    assert extra == pytest.approx(3 * 0.5 * core)
+    assert ledger(wt.recipes.get("diff_transformer")(heads=2, **sizes), 2 * LONGEST).maps_kept is False
+
+
+def test_columns_by_hand() -> None:
+    """Llama with one layer: d = 8, h = 4, g = 2, k = 6, f = 20, v = 11, t = 10; band, PaLM's convention, softmax."""
+    found = ledger(
+        wt.recipes.get("llama")(layers=1, width=8, heads=4, kv_heads=2, head_width=6, hidden=20, vocab=11), 10, False
+    )
+    rows = {row.mechanism: row for row in found.rows}
+    assert rows["attention projections"].model == 2 * 8 * (24 + 12 + 12) + 2 * 24 * 8
+    assert rows["attention projections"].elementwise == 3 * (4 + 2) * 6
+    assert rows["attention core"].model == 2 * 4 * 5.5 * (6 + 6)
+    assert rows["attention core"].dense == 4 * 4 * 6 * 10
+    assert rows["attention core"].elementwise == 5 * 4 * 5.5
+    assert rows["MLP"].model == 6 * 8 * 20
+    assert rows["MLP"].elementwise == 2 * 20
+    assert rows["norms"].elementwise == 3 * 4 * 8
+    assert rows["unembedding"].model == 2 * 8 * 11
+    assert rows["unembedding"].elementwise == 5 * 11
+    assert rows["embedding"].model == 0
+    assert found.forward.model == sum(row.model for row in found.rows)
+    assert found.training.model == 3 * found.forward.model
+    # Flash attention forms its scores again: 3.5 instead of 3 times the core.
+    assert found.training.hardware == pytest.approx(3 * found.forward.hardware + rows["attention core"].hardware / 2)
+
+
+def test_a_band_is_discounted_in_the_model_column_alone() -> None:
+    window, length = 7, 40
+    found = ledger(
+        wt.recipes.get("gpt3")(layers=2, width=8, heads=1, window=window, vocab=4, context=40), length, False
+    )
+    core = next(row for row in found.rows if row.mechanism == "attention core")
+    full = sum(range(1, length + 1)) / length
+    band = sum(min(at, window) for at in range(1, length + 1)) / length
+    assert core.model == pytest.approx(2 * (8 + 8) * (full + band))
+    assert core.hardware == pytest.approx(2 * (8 + 8) * (full + length))
+
+
+@EVERY_CASE
+def test_rows_hold_every_parameter_and_add_up(case: str) -> None:
+    found = ledger(spec_of(case), 64)
+    assert sum(row.parameters for row in found.rows) == found.parameters.n_total
+    assert "other" not in {row.mechanism for row in found.rows}
+    for column in ("model", "dense", "hardware", "elementwise"):
+        assert sum(getattr(row, column) for row in found.rows) == pytest.approx(getattr(found.forward, column))
+
+
+@EVERY_CASE
+def test_decoding_is_twice_the_matrices_and_what_is_attended(case: str) -> None:
+    spec = spec_of(case)
+    with torch.device("meta"):
+        model = spec.build()
+    active = ledger(spec, 64).parameters.n_active
+    for position in (1, 2, 7, 50, 3000):
+        attended = 0.0
+        for block in spec.blocks:
+            mixer = block.mixer
+            keys = min(position, getattr(mixer, "window", None) or position)
+            width = mixer.head_width or (spec.width // mixer.heads // (2 if case.startswith("diff") else 1))
+            per_key = 2 * 2 * mixer.heads * (width + 2 * width) if case.startswith("diff") else 4 * mixer.heads * width
+            attended += per_key * keys
+        assert decode_flops(model, position) == pytest.approx(2 * active + attended, rel=1e-9)
+
+
+def test_optimiser_line() -> None:
+    llama = ledger(spec_of("llama"), 64)
+    assert llama.optimiser == {"AdamW": 14.0 * llama.parameters.n_total, "projection": 0.0}
+    assert llama.optimiser_per_token(100) == pytest.approx(0.14 * llama.parameters.n_total)
+    ngpt = ledger(spec_of("ngpt"), 64)
+    matrices = ngpt.parameters.n_matmul + ngpt.parameters.n_emb
+    assert ngpt.optimiser["projection"] == 4.0 * matrices
+
+
+@EVERY_CASE
+def test_json(case: str) -> None:
+    data = ledger(spec_of(case), 64).to_json()
+    again = json.loads(json.dumps(data, allow_nan=False))
+    assert again["parameters"]["n_body"] > 0
+    assert {"mechanism", "parameters", "model", "dense", "hardware", "elementwise"} == set(again["rows"][0])
+    assert list(again["state_bytes"]) == ["64", "128", "256", "512"]
+    assert again["flops_per_token"] == again["training"]["model"]
