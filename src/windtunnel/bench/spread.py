@@ -1,0 +1,29 @@
+"""Ratios with their spread, from measurements that took turns."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Ratio(NamedTuple):
+    """A geometric mean of paired ratios with its 95 % interval (Student's t on their logarithms)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
+    """The ratio of measurements made in the same rounds; with one round its interval is unbounded."""
+    logs = np.log(np.asarray(numerators) / np.asarray(denominators))
+    mean = float(logs.mean())
+    if logs.size < 2:
+        return Ratio(math.exp(mean), 0.0, math.inf)
+    half = float(stats.t.ppf(0.975, logs.size - 1)) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
