@@ -163,7 +163,7 @@ def _batches(
         yield rows, ids[:, :-1], np.where(counted, targets, UNCOUNTED)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _token_losses(model: nn.Module, inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     device = next(model.parameters()).device
     training = model.training

@@ -13,6 +13,7 @@ from windtunnel.data.sampler import Sampler, batch_hash
 from windtunnel.data.shards import Dataset, default_cache
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
+from windtunnel.ledger import keeps_maps, ledger
 from windtunnel.model import LanguageModel
 from windtunnel.training.folder import RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss
@@ -102,7 +103,7 @@ def train(
                 save_seconds=save_seconds,
                 keep=keep,
                 events=events,
-                **_costs(trainer, progress),
+                **_costs(spec, settings, resolved, progress),
             )
             compile_seconds = trainer.warm_up() if resolved.compile else 0.0
             session = Session(trainer, run, horizons, signals, options)
@@ -144,13 +145,17 @@ def _identity(
     }
 
 
-def _costs(trainer: Trainer, progress: Report | None) -> dict[str, Any]:
-    """Training FLOPs per token, three forward passes' worth, and the peak to hold them against."""
-    costs = trainer.model.costs(trainer.settings.context)
+def _costs(
+    spec: LanguageModel, settings: TrainingSettings, resolved: Resolved, progress: Report | None
+) -> dict[str, Any]:
+    """Training FLOPs per token, and the peak to hold them against; recomputation is a further forward pass."""
+    kept = keeps_maps(settings.context, resolved.device.type, resolved.dtype, resolved.compile)
+    counted = ledger(spec, settings.context, kept)
+    again = counted.forward.hardware if resolved.checkpoint else 0.0
     return {
-        "model_flops": 3 * sum(cost.model for cost in costs),
-        "hardware_flops": 3 * sum(cost.hardware for cost in costs),
-        "peak": None if progress is None else measured_peak(trainer.execution, default_cache()),
+        "model_flops": counted.training.model,
+        "hardware_flops": counted.training.hardware + again,
+        "peak": None if progress is None else measured_peak(resolved, default_cache()),
     }
 
 
