@@ -30,9 +30,14 @@ def spec_of(case: str, **settings: Any) -> LanguageModel:
     return wt.recipes.get(recipe)(**{**SIZES, **OWN.get(recipe, {}), **own, **settings})
 
 
-def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> LanguageModelLayer:
+def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> LanguageModelLayer:
     """Its module, initialised, with biases and gains moved off their special values so that each is felt."""
-    model = wt.build(spec_of(case), seed).to(dtype)
+    return disturbed(wt.build(spec_of(case, **settings), seed).to(dtype), seed)
+
+
+def disturbed(model: LanguageModelLayer, seed: int = 0) -> LanguageModelLayer:
+    """The same module with noise on biases and gains."""
+    dtype = model.embedding.weight.dtype
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
