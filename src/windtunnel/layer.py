@@ -123,6 +123,32 @@ class Layer(nn.Module):
         return 0
 
 
+class MixerLayer(Layer):
+    """Base of mixer modules.
+
+    `forward(x [b t d], context, state) -> (y [b t d], state)`. With state None nothing is kept and None returns.
+    States are NamedTuples of tensors; a call never changes the state that it was given.
+    """
+
+    def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
+        """The state before the first token."""
+        raise NotImplementedError
+
+
+class MLPOutput(NamedTuple):
+    """hidden [b t d]; losses (weighted) and metrics by name, empty for dense MLPs."""
+
+    hidden: Tensor
+    losses: Mapping[str, Tensor] = EMPTY
+    metrics: Mapping[str, Tensor] = EMPTY
+
+
+class MLPLayer(Layer):
+    """Base of MLP modules: `forward(x [b t d]) -> MLPOutput`."""
+
+    mechanism = "MLP"
+
+
 def mean_attended(length: int, window: int | None = None) -> float:
     """Mean number of keys that a query sees under a causal mask, its own included."""
     if window is None or window >= length:

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from windtunnel.kernels.rms_norm import unit_norm
-from windtunnel.layer import EMPTY, Context, Cost, Layer
-from windtunnel.mixers.base import MixerLayer
-from windtunnel.mlps.base import MLPLayer
+from windtunnel.layer import EMPTY, Context, Cost, Layer, MixerLayer, MLPLayer
 from windtunnel.norms import Norm, NormLayer, Scale
 from windtunnel.spec import Spec
 

@@ -10,8 +10,8 @@ from windtunnel.init import Linear
 from windtunnel.kernels import blocked
 from windtunnel.kernels.attention import attention
 from windtunnel.kernels.rms_norm import unit_norm
-from windtunnel.layer import Context, Cost, mean_attended
-from windtunnel.mixers.base import KeyValues, Mixer, MixerLayer, merge_heads, split_heads
+from windtunnel.layer import Context, Cost, MixerLayer, mean_attended
+from windtunnel.mixers.base import KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import Scale
 from windtunnel.positions import Rope
 

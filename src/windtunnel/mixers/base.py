@@ -1,11 +1,11 @@
 """The contract of mixers: `y, state = layer(x, context, state)`."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from windtunnel.layer import Layer
+from windtunnel.layer import MixerLayer
 from windtunnel.spec import Spec
 
 
@@ -14,18 +14,6 @@ class Mixer(Spec):
 
     def build(self, width: int) -> "MixerLayer":
         """The module for a residual stream of `width` numbers."""
-        raise NotImplementedError
-
-
-class MixerLayer(Layer):
-    """Base of mixer modules.
-
-    `forward(x [b t d], context, state) -> (y [b t d], state)`. With state None nothing is kept and None returns.
-    States are NamedTuples of tensors; a call never changes the state that it was given.
-    """
-
-    def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
-        """The state before the first token."""
         raise NotImplementedError
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from windtunnel.init import Linear
 from windtunnel.kernels.differential import differential_attention
-from windtunnel.layer import Context, Cost, Role, mean_attended
+from windtunnel.layer import Context, Cost, MixerLayer, Role, mean_attended
 from windtunnel.mixers.attention import core_cost, resolve_head_width, stored_cost
-from windtunnel.mixers.base import KeyValues, Mixer, MixerLayer, merge_heads, split_heads
+from windtunnel.mixers.base import KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.layer import Cost
-from windtunnel.mlps.base import MLP, MLPLayer, MLPOutput
+from windtunnel.layer import Cost, MLPLayer, MLPOutput
+from windtunnel.mlps.base import MLP
 from windtunnel.norms import Scale
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
