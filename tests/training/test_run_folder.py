@@ -2,9 +2,10 @@
 
 import errno
 import json
-import multiprocessing
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import windtunnel.checkpoint
 from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError, WorkError
 from windtunnel.execution import Execution
-from windtunnel.training.folder import RunFolder
 from windtunnel.training.run import train
 
 ONE_THREAD = Execution(device="cpu", threads=1)
@@ -75,22 +75,26 @@ def test_a_folder_with_other_things_is_refused(run: Callable[..., Any], tmp_path
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def _hold(path: Path, held: Any, release: Any) -> None:
-    with RunFolder(path).locked():
-        held.set()
-        release.wait(30)
+HOLDER = """
+import fcntl, os, sys
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_EX)
+file.write(str(os.getpid()))
+file.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_folder_in_use_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    held, release = fork.Event(), fork.Event()
-    process = fork.Process(target=_hold, args=(tmp_path / "run", held, release))
-    process.start()
-    assert held.wait(30)
-    with pytest.raises(InputError, match=f"in use by another process .*{process.pid}"):
-        run()
-    release.set()
-    process.join()
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"in use by another process .*{holder.pid}"):
+            run()
+        holder.kill()
     run()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from windtunnel import __version__
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.data.sampler import Sampler, batch_hash
 from windtunnel.data.shards import Dataset, default_cache
@@ -141,7 +142,12 @@ def _identity(
         },
         "execution": resolved.to_json(),
         "data": dataset.record,
-        "versions": {"torch": torch.__version__, "python": platform.python_version(), "platform": platform.platform()},
+        "versions": {
+            "windtunnel": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
     }
 
 
