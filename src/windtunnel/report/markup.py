@@ -9,13 +9,13 @@ Attribute = str | float | int | bool | None
 
 def tag(name: str, *children: str | Markup, **attributes: Attribute) -> Markup:
     """One element. `class_` loses its underscore, inner underscores become hyphens; None and False are left out."""
-    written = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _text(value))
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_text(value))}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
-    inside = Markup("").join(escape(child) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inside)
+    inside = "".join(escape(child) for child in children)
+    return Markup(f"<{name}{written}>{inside}</{name}>")
 
 
 def joined(children: Iterable[Markup], between: str = "") -> Markup:
@@ -31,9 +31,9 @@ def inline(content: str | Markup) -> str | Markup:
     return Markup("").join(tag("code", piece) if k % 2 else escape(piece) for k, piece in enumerate(pieces))
 
 
-def link(address: str) -> str | Markup:
-    """A link where the text is an https address, else the text."""
-    return tag("a", address, href=address, rel="noreferrer") if address.startswith("https://") else address
+def link(text: str, address: str) -> str | Markup:
+    """The text as a link where the address is an https one, else the text."""
+    return tag("a", text, href=address, rel="noreferrer") if address.startswith("https://") else text
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:

@@ -70,14 +70,15 @@ class Items:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names and values in two columns."""
+    """Names with their values; `words` sets names off as the words that the values explain."""
 
     facts: Sequence[tuple[str, str | Markup]]
+    words: bool = False
 
     def html(self) -> Markup:
         """A definition list."""
         pairs = [tag("div", tag("dt", name), tag("dd", value)) for name, value in self.facts]
-        return tag("dl", *pairs, class_="facts")
+        return tag("dl", *pairs, class_="facts words" if self.words else "facts")
 
 
 Tone = Literal["good", "fair", "bad", "poor", "even", "mixed", "unknown", "plain"]

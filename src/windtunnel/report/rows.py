@@ -102,8 +102,15 @@ def _background(chart: "RowChart", frame: _Frame) -> Markup:
 
 
 def _heading(group: "RowGroup", at: float, frame: _Frame) -> Markup:
-    note = tag("tspan", f"   {group.note}", class_="quiet") if group.note else ""
-    return tag("text", group.title, note, x=0, y=at + frame.size.group - 10, class_="group")
+    note = tag("tspan", group.note, class_="quiet", dx=10) if group.note else ""
+    at += frame.size.group - 10
+    patch = _behind(0.0, f"{group.title} {group.note}", at)
+    return patch + tag("text", group.title, note, x=0, y=at, class_="group")
+
+
+def _behind(x: float, content: str, baseline: float) -> Markup:
+    """A patch of paper, so that lines of the plot do not run through words that stand on it."""
+    return tag("rect", x=x, y=baseline - 12, width=text_width(content, _FONT), height=16, class_="behind")
 
 
 def _row(row: "Row", at: float, frame: _Frame) -> Markup:
@@ -111,7 +118,12 @@ def _row(row: "Row", at: float, frame: _Frame) -> Markup:
     text = at + (frame.size.row / 2 + 4.5 if beside else 14.0)
     middle = at + (frame.size.row / 2 if beside else 29.0)
     parts = [
-        words(row.label, 0.0 if not beside else 6.0, text, kind="row-label"),
+        *(
+            []
+            if beside
+            else [_behind(0.0, row.label, text), _behind(width - text_width(row.value, _FONT), row.value, text)]
+        ),
+        words(row.label, 6.0 if beside else 0.0, text, kind="row-label"),
         words(row.value, width, text, anchor="end", kind="row-value"),
         *_marks(row, middle, frame.x),
     ]

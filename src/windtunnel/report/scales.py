@@ -1,5 +1,6 @@
 """Axes: from a value to a position, and the ticks a person would choose."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ def limits(values: Iterable[float], *, log: bool = False, padding: float = 0.06)
 
 
 def decimals(values: Sequence[float]) -> int:
-    """How many decimals tell these values apart and lose none of them."""
-    return next((d for d in range(8) if all(abs(round(v, d) - v) < 1e-9 * max(1.0, abs(v)) for v in values)), 8)
+    """How many decimals tell ascending values apart and lose none of their steps."""
+    step = min((b - a for a, b in itertools.pairwise(values)), default=max(map(abs, values), default=1.0) or 1.0)
+    return next((d for d in range(12) if all(abs(round(v, d) - v) < 1e-3 * step for v in values)), 12)
 
 
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:

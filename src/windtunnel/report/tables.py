@@ -1,6 +1,6 @@
 """One table, three faces: HTML for pages, rich for terminals, Markdown for files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,21 +26,25 @@ class Table:
         """A table that scrolls sideways inside itself where the page is too narrow."""
         head = tag("tr", *(tag("th", name, scope="col", class_=self._side(k)) for k, name in enumerate(self.columns)))
         body = joined([tag("tr", *(self._cell(k, cell) for k, cell in enumerate(row))) for row in self.rows])
-        table = tag("table", tag("caption", self.caption), tag("thead", head), tag("tbody", body))
+        table = tag("table", tag("caption", tag("span", self.caption)), tag("thead", head), tag("tbody", body))
         scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=self.caption)
         return scroller + tag("p", self.note, class_="note") if self.note else scroller
 
-    def rich(self, **options: Any) -> Any:
-        """A `rich.table.Table`; options go to its constructor."""
+    def rich(self, style_of: Callable[[int, str], str] | None = None, **options: Any) -> Any:
+        """A `rich.table.Table`; `style_of(column, cell)` names a cell's style, options go to rich's constructor.
+
+        Numbers are never broken; where the terminal is too narrow, words fold.
+        """
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(**{"box": box.SIMPLE_HEAD, "padding": (0, 0), "title_justify": "left", **options})
         for k, name in enumerate(self.columns):
-            table.add_column(Text(name), justify="right" if k in self.numeric else "left")
+            number = k in self.numeric
+            table.add_column(Text(name), justify="right" if number else "left", no_wrap=number, overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
+            table.add_row(*(Text(str(c), style=style_of(k, str(c)) if style_of else "") for k, c in enumerate(row)))
         return table
 
     def markdown(self) -> str:

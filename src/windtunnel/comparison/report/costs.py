@@ -183,7 +183,17 @@ def _flops(study: Study) -> Table:
         "Budgets use model FLOPs; hardware is what the kernels really execute; element-wise operations are "
         "counted apart."
     )
-    return Table(caption="Training FLOPs a token", columns=columns, rows=rows, numeric=range(1, 5), note=note)
+    said = " ".join([note, *(words for arm in study.arms if (words := _by_kernel(arm)))])
+    return Table(caption="Training FLOPs a token", columns=columns, rows=rows, numeric=range(1, 5), note=said)
+
+
+def _by_kernel(arm: Arm) -> str:
+    """The FLOPs under each kernel, where they depend on it."""
+    kernels = mapping(arm.part("flops").get("by_kernel"))
+    known = {str(name): value for name, value in kernels.items() if figures.number_or_none(value) is not None}
+    if len(set(known.values())) < 2:
+        return ""
+    return f"{arm.name}: {', '.join(f'{figures.counted(value)} with {name}' for name, value in known.items())}."
 
 
 def _throughput(arms: Sequence[Arm]) -> Table:

@@ -50,7 +50,7 @@ def _kicker(study: Study) -> str:
     seeds = len(items(study.part("settings").get("seeds")))
     parts = [
         f"{study.raw['preset']} preset" if study.raw.get("preset") else "",
-        f"{seeds} seeds" if seeds else "",
+        f"{seeds} seed{'s' if seeds > 1 else ''}" if seeds else "",
         f"{study.part('data')['name']}" if study.part("data").get("name") else "",
         str(study.raw.get("created") or "")[:10],
     ]

@@ -12,7 +12,9 @@ from windtunnel.report.markup import tag
 _DATA = {
     "name": "Corpus", "source": "Source", "fingerprint": "Fingerprint", "bytes": "Bytes", "documents": "Documents",
     "train_tokens": "Training tokens", "heldout_tokens": "Held-out tokens", "heldout_documents": "Held-out documents",
-    "duplicates_dropped": "Duplicates dropped", "overlap_13gram": "Held-out documents sharing a 13-gram with training",
+    "duplicates_dropped": "Duplicates dropped",
+    "near_duplicates_dropped": "Near duplicates dropped", "overlap_13gram_documents": "Held-out documents sharing one",
+    "overlap_13gram": "Held-out 13-grams also in training",
     "epochs": "Epochs", "tokenizer": "Tokenizer", "tokenizer_fingerprint": "Tokenizer fingerprint",
     "vocab": "Vocabulary", "bytes_per_token": "Bytes a token", "leak": "Document boundaries",
 }  # fmt: skip
@@ -65,15 +67,34 @@ def caveats_section(study: Study) -> Section:
         parts.append(Table(caption="What failed", columns=("arm", "job", "error"), rows=lines))
     else:
         parts.append(Prose(["No run failed."]))
+    parts += [table for table in (_health(study),) if table.rows]
     caps = [f"{one.variant.name}: {cap}" for one in study.comparisons for cap in items(one.raw.get("caps"))]
     for title, texts in (
-        ("Caps on verdicts", caps),
         ("Caveats", study.texts("caveats")),
+        ("Caps on verdicts", caps),
+        ("What would change a verdict, or raise its grade", _changes(study)),
         ("Notes", study.texts("notes")),
     ):
         if texts:
             parts.append(Block(title=title, parts=[Items(items=texts)]))
     return Section(key="caveats", title="Failures and caveats", short="Caveats", parts=parts)
+
+
+def _health(study: Study) -> Table:
+    """Diverged runs and steps without a finite loss, arm by arm: what a mean could hide."""
+    kinds = ("diverged", "nonfinite_steps", "train_seconds")
+    rows = []
+    for arm in study.arms:
+        diverged, broken, seconds = (arm.number(kind) for kind in kinds)
+        if diverged is not None or broken is not None:
+            rows.append((arm.name, figures.exact(diverged), figures.exact(broken), figures.duration(seconds)))
+    columns = ("arm", "diverged runs", "steps without a finite loss", "training time of a run")
+    return Table(caption="Health of the reported runs", columns=columns, rows=rows, numeric=(1, 2, 3))
+
+
+def _changes(study: Study) -> list[str]:
+    said = [(one.variant.name, [str(text) for text in items(one.raw.get("would_change"))]) for one in study.comparisons]
+    return [f"{name}: {'; '.join(texts)}" for name, texts in said if texts]
 
 
 def machine_section(study: Study) -> Section:
@@ -101,6 +122,6 @@ def _datum(key: str, value: Any) -> str | Markup:
         return tag("code", str(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return figures.exact(value)
-    if key == "overlap_13gram" and isinstance(value, float) and value <= 1:
-        return f"{100 * value:.0f} %"
+    if key.startswith("overlap") and isinstance(value, float) and value <= 1:
+        return f"{100 * value:.1f}\u00a0%"
     return figures.plain(value)

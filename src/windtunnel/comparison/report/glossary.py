@@ -68,4 +68,4 @@ _WORDS = (
 
 def glossary_section() -> Section:
     """Short definitions."""
-    return Section(key="reading", title="How to read this", parts=[Facts(facts=_WORDS)])
+    return Section(key="reading", title="How to read this", parts=[Facts(facts=_WORDS, words=True)])

@@ -130,10 +130,7 @@ def _finding(study: Study, arm: Arm) -> Finding:
             colour=arm.colour,
             remarks=_measured(arm),
         )
-    delta = comparison.delta
-    difference = (
-        f"Δ {figures.signed(delta.value)} {figures.interval(delta.low, delta.high)} nats a token at equal tokens"
-    )
+    difference = f"Δ {wording.estimate_words(comparison.delta, signed=True)} nats a token at equal tokens"
     grade = f", grade {comparison.grade}" if comparison.grade else ""
     return Finding(
         title=arm.name,
@@ -150,7 +147,7 @@ def _finding(study: Study, arm: Arm) -> Finding:
 def _measured(arm: Arm) -> list[str]:
     if arm.failed:
         return []
-    loss = f"{figures.fixed(arm.loss.value)} {figures.interval(arm.loss.low, arm.loss.high)}"
+    loss = wording.estimate_words(arm.loss)
     return [f"Final loss {loss} nats a token, {figures.fixed(arm.number('bits_per_byte'))} bits a byte."]
 
 
@@ -170,9 +167,12 @@ def _figure(comparison: Comparison, measure: str) -> Figure:
 
 def _direction(speedup: Speedup | None) -> Tone:
     """Coloured only where the interval (or the bounds) leaves one side of 1."""
-    if speedup is not None and speedup.low is not None and speedup.low > 1:
+    if speedup is None:
+        return "unknown"
+    touching = 1e-9 if speedup.censored else 0.0
+    if speedup.low is not None and speedup.low > 1 - touching:
         return "good"
-    if speedup is not None and speedup.high is not None and speedup.high < 1:
+    if speedup.high is not None and speedup.high < 1 + touching:
         return "bad"
     return "unknown"
 
@@ -202,7 +202,7 @@ def _differences(study: Study, paired: list[tuple[Comparison, list[float]]]) -> 
     rows = [
         Row(
             label=one.variant.name,
-            value=f"{figures.signed(one.delta.value)}  {figures.interval(one.delta.low, one.delta.high)}",
+            value=wording.estimate_words(one.delta, signed=True),
             point=one.delta.value,
             low=one.delta.low,
             high=one.delta.high,
@@ -274,7 +274,7 @@ def _targets(study: Study) -> Chart | None:
         key="targets",
         title="Does the gain grow or fade during training?",
         description="Token speedup to the loss that the baseline has at earlier horizons, with 95 % intervals.",
-        x=Axis(title="target: the baseline's loss at this share of its tokens", log=True, form=_share, places=places),
+        x=Axis(title="target, as a share of the baseline's tokens", log=True, form=_share, places=places),
         y=Axis(title="token speedup (log scale)", log=True, form=_times),
         series=series,
         guides=[Guide(axis="y", value=1.0, label="no difference")],

@@ -36,7 +36,7 @@ COSTS = (
     _Cost(
         key="flops",
         tab="FLOPs",
-        title="training FLOPs (model)",
+        title="model FLOPs of training",
         form=figures.counted,
         of_token=lambda arm: arm.number("flops_per_token"),
     ),

@@ -1,5 +1,8 @@
 """Is it minimal? What an arm changes against the baseline, and the settings it brings of its own."""
 
+import re
+from typing import Any
+
 from markupsafe import Markup
 
 from windtunnel.comparison.report.reading import Arm, Study, items
@@ -61,10 +64,20 @@ def _table(arms: list[Arm]) -> Table:
                 figures.ratio(arm.number("minimality", "state")),
                 f"{len(added)} added, {len(removed)} removed",
                 str(len(items(arm.raw.get("spec_difference")))),
+                figures.exact(arm.number("minimality", "lines")),
             )
         )
-    columns = ("arm", "parameters", "settings", "FLOPs a token", "state", "parts", "spec lines changed")
-    return Table(caption="Against the baseline", columns=columns, rows=rows, numeric=(1, 2, 3, 4, 6))
+    columns = (
+        "arm",
+        "parameters",
+        "settings",
+        "FLOPs a token",
+        "state",
+        "parts",
+        "spec fields changed",
+        "new lines of code",
+    )
+    return Table(caption="Against the baseline", columns=columns, rows=rows, numeric=(1, 2, 3, 4, 6, 7))
 
 
 def _block(arm: Arm) -> Block:
@@ -72,8 +85,7 @@ def _block(arm: Arm) -> Block:
     changed = [[*items(row), None, None, None][:3] for row in items(arm.raw.get("spec_difference"))]
     if changed:
         rows = [
-            (tag("code", str(path)), tag("code", figures.plain(base)), tag("code", figures.plain(own)))
-            for path, base, own in changed
+            (tag("code", str(path)), tag("code", _value(base)), tag("code", _value(own))) for path, base, own in changed
         ]
         table = Table(
             caption=f"Spec of {arm.name}, where it differs", columns=("field", "baseline", arm.name), rows=rows
@@ -92,8 +104,22 @@ def _facts(arm: Arm) -> list[tuple[str, str | Markup]]:
         knob = f"{figures.plain(matching.get('knob'))} = {figures.plain(matching.get('value'))}"
         facts.append(("Matched by", f"{knob} (gap {figures.gap(figures.number_or_none(matching.get('gap')))})"))
     if arm.raw.get("paper"):
-        facts.append(("Paper", link(str(arm.raw["paper"]))))
+        facts.append(("Paper", _paper(str(arm.raw["paper"]))))
     return facts
+
+
+def _value(value: Any) -> str:
+    """A field's value; a part as `Rope(theta=10000, layout=half)`."""
+    if isinstance(value, dict) and "kind" in value:
+        inner = ", ".join(f"{name}={_value(item)}" for name, item in value.items() if name != "kind")
+        return f"{value['kind']}({inner})"
+    return ", ".join(_value(item) for item in value) if isinstance(value, list | tuple) else figures.plain(value)
+
+
+def _paper(text: str) -> str | Markup:
+    """A paper's address, or its arXiv number, as a link."""
+    number = re.search(r"arXiv[ :](\d{4}\.\d{4,5})", text)
+    return link(text, f"https://arxiv.org/abs/{number[1]}" if number else text)
 
 
 def _count(value: float | None) -> str:

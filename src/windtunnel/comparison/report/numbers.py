@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from windtunnel.comparison.report.reading import MEASURES, Comparison, Estimate, Study, bounded, dig, items
+from windtunnel.comparison.report.reading import MEASURES, Comparison, Study, bounded, dig, items
 from windtunnel.comparison.report.summary import overview
-from windtunnel.comparison.report.wording import speedup_words
+from windtunnel.comparison.report.wording import estimate_words, speedup_words
 from windtunnel.report import Section, Table, figures
 
 
@@ -19,12 +19,12 @@ def _tests(study: Study) -> Table:
     """One line a statistic, one column an arm: there are more of the first than of the second."""
     compared = study.comparisons
     lines: list[tuple[str, Callable[[Comparison], str]]] = [
-        ("Δ nats a token, paired t over seeds", lambda one: _words(one.delta)),
+        ("Δ nats a token, paired t over seeds", lambda one: estimate_words(one.delta, digits=4, signed=True)),
         ("pairs of seeds", lambda one: figures.plain(one.raw.get("n"))),
         ("interval over seeds and documents", lambda one: _pair(one, "ci95_documents")),
         ("interval by Welch, unpaired", lambda one: _pair(one, "welch_ci95")),
         ("simultaneous interval, all arms", lambda one: _pair(one, "ci95_simultaneous")),
-        ("90 % interval, for equivalence", lambda one: _pair(one, "equivalent_ci90")),
+        ("90 % interval of S, for equivalence", lambda one: _pair(one, "equivalent_ci90")),
         ("p", lambda one: _probability(one, "p_value")),
         ("p after Holm", lambda one: _probability(one, "p_holm")),
         ("P(a run beats a run of the baseline)", lambda one: figures.fixed(_number(one, "p_improvement"), 2)),
@@ -48,7 +48,7 @@ def _speedups(study: Study) -> Table:
         ]
         slope = "\n".join(f"{name} {figures.fixed(value)}" for name, value in slopes if value is not None)
         primary = str(one.raw.get("primary") or figures.MISSING).replace("_", "-")
-        words = [speedup_words(one.speedup(measure)).replace("  ", "\n") for measure in MEASURES]
+        words = [speedup_words(one.speedup(measure)).replace(" · ", "\n") for measure in MEASURES]
         rows.append((one.variant.name, *words, primary, slope or figures.MISSING))
     columns = ("arm", "tokens", "FLOPs", "time", "primary track", "slopes −dL/dlnD")
     return Table(caption="Speedups to the baseline's final loss", columns=columns, rows=rows)
@@ -62,7 +62,7 @@ def _horizons(study: Study) -> Table:
                 dig(arm.part("horizons"), _key(arm.part("horizons"), fraction), "bits_per_byte")
             )
             rows.append(
-                (arm.name, f"{fraction:g}", figures.exact(tokens), _words(loss, signed=False), figures.fixed(bits))
+                (arm.name, f"{fraction:g}", figures.exact(tokens), estimate_words(loss, digits=4), figures.fixed(bits))
             )
     return Table(
         caption="Fully decayed horizons",
@@ -89,11 +89,6 @@ def _seeds(study: Study) -> Table:
 def _key(horizons: object, fraction: float) -> str:
     names = horizons if isinstance(horizons, dict) else {}
     return next((name for name in names if float(name) == fraction), "")
-
-
-def _words(estimate: Estimate, signed: bool = True) -> str:
-    value = figures.signed(estimate.value, 4) if signed else figures.fixed(estimate.value, 4)
-    return value if estimate.low is None else f"{value} {figures.interval(estimate.low, estimate.high, 4)}"
 
 
 def _pair(one: Comparison, name: str) -> str:

@@ -172,9 +172,14 @@ class Study:
 
 
 def read(results: Mapping[str, Any]) -> Study:
-    """A study from the contents of results.json; arms in their order, the baseline first."""
+    """A study from the contents of results.json; arms in their order, the baseline first.
+
+    An arm that is known only from its failure is an arm without numbers.
+    """
     baseline = str(results.get("baseline") or "")
-    named = mapping(results.get("arms"))
+    named = dict(mapping(results.get("arms")))
+    for failure in items(results.get("failures")):
+        named.setdefault(str(mapping(failure).get("arm") or "unknown"), {})
     order = sorted(named, key=lambda name: name != baseline)
     arms = [_arm(str(name), mapping(named[name]), index, str(name) == baseline) for index, name in enumerate(order)]
     by_name = {arm.name: arm for arm in arms}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 _WIDE = 98
+_STYLES = {"good": "bold green", "fair": "green", "bad": "bold red", "poor": "red", "mixed": "yellow", "even": "cyan"}
 _LEGEND = (
     "Loss in nats a token, lower is better; ± and [ ] are 95 % intervals over seeds. S > 1: the variant needs "
     "less to reach the baseline's loss."
@@ -56,7 +57,7 @@ class TerminalTable:
         from rich.text import Text
 
         for table in _wide(self.study) if options.max_width >= _WIDE else _narrow(self.study):
-            yield table.rich(title=table.caption or None)
+            yield table.rich(_style, title=table.caption or None)
         yield Text(_ascii(_LEGEND), style="dim")
 
 
@@ -67,7 +68,7 @@ def _wide(study: Study) -> list[Table]:
         name, body, rate, loss, bits = _arm_cells(arm, " ")
         delta, *speedups, verdict, grade = _result_cells(study, arm, "\n")
         rows.append(
-            [f"{name}\n{body}", rate.replace(" ", "\n"), f"{loss}\n{bits} b/B", delta, *speedups, f"{verdict}\n{grade}"]
+            [f"{name}\n{body}", rate.replace(" ", "\n"), f"{loss}\n{bits}", delta, *speedups, _graded(verdict, grade)]
         )
     return [Table(caption="", columns=columns, rows=_plain(rows), numeric=range(1, 7))]
 
@@ -80,7 +81,7 @@ def _narrow(study: Study) -> list[Table]:
         numeric=range(1, 5),
     )
     compared = [[arm.name, *_result_cells(study, arm, "\n")] for arm in study.arms if not arm.is_baseline]
-    lines = [[*row[:-2], "\n".join(row[-2:])] for row in compared]
+    lines = [[*row[:-2], _graded(*row[-2:])] for row in compared]
     columns = ("arm", "Δ nats", "S_tok", "S_flop", "S_time", "verdict\ngrade")
     return [first, Table(caption="Against the baseline", columns=columns, rows=_plain(lines), numeric=range(1, 5))]
 
@@ -103,8 +104,20 @@ def _result_cells(study: Study, arm: Arm, between: str) -> list[str]:
         _difference(comparison.delta, between),
         *speedups,
         comparison.verdict,
-        comparison.grade and f"grade {comparison.grade}",
+        comparison.grade,
     ]
+
+
+def _graded(verdict: str, grade: str) -> str:
+    return f"{verdict}\ngrade {grade}" if grade else verdict
+
+
+def _style(column: int, cell: str) -> str:
+    """Names stand out, and verdicts have their colour; the words say the same."""
+    if column == 0:
+        return "bold"
+    first = cell.partition("\n")[0]
+    return _STYLES.get(wording.tone(first), "") if first[:1].isalpha() else ""
 
 
 def _loss(loss: Estimate) -> str:
@@ -120,6 +133,8 @@ def _difference(delta: Estimate, between: str) -> str:
 def _speedup(comparison: Comparison, measure: str, between: str) -> str:
     speedup = comparison.speedup(measure)
     bounds = wording.speedup_interval(speedup, "[{}, {}]" if between == " " else "{}-{}")
+    if speedup is None:
+        return wording.FLAT.replace(" ", between)
     return between.join(part for part in (wording.speedup_value(speedup), bounds) if part)
 
 

@@ -1,6 +1,7 @@
 """Tuning: every arm's learning-rate sweep on one axis."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,12 @@ def sweep_section(study: Study) -> Section | None:
 
 
 def _trials(arm: Arm) -> list[Mapping[str, Any]]:
-    """Trials with a rate, ascending; diverged ones may have no loss."""
+    """Trials at the sweep's own horizon (that of most), rates ascending; diverged ones may have no loss."""
     known = [mapping(trial) for trial in items(arm.raw.get("trials"))]
-    return sorted((t for t in known if figures.number_or_none(t.get("lr"))), key=lambda t: float(t["lr"]))
+    horizons = Counter(str(trial.get("horizon")) for trial in known)
+    usual = max(horizons, key=lambda name: horizons[name], default="")
+    swept = [t for t in known if figures.number_or_none(t.get("lr")) and str(t.get("horizon")) == usual]
+    return sorted(swept, key=lambda t: float(t["lr"]))
 
 
 def _settled(arm: Arm) -> list[tuple[float, float]]:
@@ -127,7 +131,7 @@ def _table(study: Study) -> Table:
                 str(sum(bool(t.get("diverged")) for t in trials)),
                 figures.fixed(arm.number("lr_sensitivity")),
                 ", ".join(said) or figures.MISSING,
-                "untuned" if arm.raw.get("untuned") else "tuned",
+                str(arm.raw.get("lr_reason") or ("untuned" if arm.raw.get("untuned") else "tuned")),
             )
         )
     columns = (
@@ -138,7 +142,7 @@ def _table(study: Study) -> Table:
         "diverged",
         "sensitivity",
         "expected best of 1, 2, … trials",
-        "state",
+        "how it was chosen",
     )
     note = (
         "Sensitivity: mean loss above the best over rates from 1/8 to 8 times the chosen one; smaller is easier "

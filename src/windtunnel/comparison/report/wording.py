@@ -1,6 +1,15 @@
 """The words for speedups, verdicts and arms, shared by page, terminal and Markdown."""
 
-from windtunnel.comparison.report.reading import MEASURE_NAMES, MEASURES, Arm, Comparison, Speedup, Study
+from windtunnel.comparison.report.reading import (
+    MEASURE_NAMES,
+    MEASURES,
+    Arm,
+    Comparison,
+    Estimate,
+    Speedup,
+    Study,
+    items,
+)
 from windtunnel.report import Tone, figures
 
 TONES: tuple[tuple[str, Tone], ...] = (
@@ -53,7 +62,10 @@ def speedup_interval(speedup: Speedup | None, form: str = "[{}, {}]") -> str:
     """The 95 % interval in a form; empty where there is none or only bounds."""
     if speedup is None or speedup.censored or (speedup.low is None and speedup.high is None):
         return ""
-    return form.format(figures.fixed(speedup.low, 2), figures.fixed(speedup.high, 2))
+    low, high = figures.fixed(speedup.low, 2), figures.fixed(speedup.high, 2)
+    if speedup.low is None or speedup.high is None:
+        return f"up to {high}" if speedup.low is None else f"from {low}"
+    return form.format(low, high)
 
 
 def speedup_saving(speedup: Speedup | None) -> str:
@@ -61,12 +73,19 @@ def speedup_saving(speedup: Speedup | None) -> str:
     return "" if speedup is None or speedup.censored else figures.saving(speedup.value)
 
 
+def estimate_words(estimate: Estimate, *, digits: int = 3, signed: bool = False) -> str:
+    """Value and interval, the interval left out where it is not known."""
+    value = (figures.signed if signed else figures.fixed)(estimate.value, digits)
+    known = estimate.low is not None or estimate.high is not None
+    return f"{value} {figures.interval(estimate.low, estimate.high, digits)}" if known else value
+
+
 def speedup_words(speedup: Speedup | None) -> str:
     """Ratio, interval and percent saved in one line."""
     if speedup is not None and speedup.censored:
-        return f"{speedup_value(speedup)}  (a bound)"
-    words = [speedup_value(speedup), speedup_interval(speedup), speedup_saving(speedup)]
-    return "  ".join(word for word in words if word)
+        return f"{speedup_value(speedup)} (a bound)"
+    estimate = f"{speedup_value(speedup)} {speedup_interval(speedup)}".rstrip()
+    return " · ".join(word for word in (estimate, speedup_saving(speedup)) if word)
 
 
 def sentence(study: Study, arm: Arm) -> str:
@@ -102,14 +121,17 @@ def _made_sentence(comparison: Comparison, against: str) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What must stand beside a verdict: caps, the product form, how many seeds would decide."""
+    """What must stand beside a verdict: caps, the product form, notes, how many seeds would decide."""
     raw = comparison.raw
-    said = [str(cap) for cap in raw.get("caps") or []]
-    said = [f"Capped: {cap}." for cap in said]
+    caps, told = [str(cap) for cap in items(raw.get("caps"))], str(raw.get("sentence") or "")
+    said = [f"Capped: {'; '.join(caps)}."] if any(cap not in told for cap in caps) else []
     if raw.get("product"):
         said.append(f"{raw['product']}.")
+    if raw.get("head_start"):
+        said.append("The gain is a head start: it was larger at a quarter of the tokens.")
+    said += [f"{str(note)[:1].upper()}{str(note)[1:]}." for note in items(raw.get("notes"))]
     needed = figures.number_or_none(raw.get("n_needed"))
-    if needed is not None:
+    if needed is not None and "seeds" not in told:
         said.append(f"About {needed:.0f} seeds would be needed to decide.")
     return said
 

@@ -65,7 +65,7 @@
   };
   const marks = (drawing) => all("[data-tip]", drawing).filter((mark) => !mark.closest(".off"));
   all(".drawing").forEach((drawing) => {
-    drawing.addEventListener("pointermove", (event) => {
+    const point = (event) => {
       let nearest = null, least = 34;
       const scale = drawing.viewBox.baseVal.width / drawing.clientWidth, box = drawing.getBoundingClientRect();
       const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
@@ -74,7 +74,9 @@
         if (distance < least) { least = distance; nearest = mark; }
       }
       if (nearest) show(nearest); else hide();
-    });
+    };
+    drawing.addEventListener("pointermove", point);
+    drawing.addEventListener("pointerdown", point);
     drawing.addEventListener("pointerleave", hide);
     drawing.addEventListener("blur", hide);
     drawing.addEventListener("keydown", (event) => {
