@@ -49,9 +49,24 @@ def test_what_is_public_is_what_is_visible() -> None:
         assert getattr(wt, name) is not None
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "pass",
+        "wt.recipes.get('llama')",
+        "wt.recipes.training('llama')",
+        "from windtunnel.recipes.llama import SIZES",
+        "import windtunnel.recipes.llama",
+        "from windtunnel.recipes import llama; assert callable(llama)",
+    ],
+)
+def test_a_recipe_is_an_attribute_whoever_imported_its_file(first: str) -> None:
+    code = f"import windtunnel as wt; {first}; wt.recipes.llama(layers=1, width=64); assert 'llama' in dir(wt.recipes)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_recipe_is_an_attribute() -> None:
     for name in wt.recipes.names():
-        assert callable(getattr(wt.recipes, name))
         assert getattr(wt.recipes, name) is wt.recipes.get(name)
 
 

@@ -1,8 +1,10 @@
 """Recipes: one paper, one file. This table is read without importing torch; the recipes themselves load when used."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.errors import InputError
@@ -105,9 +107,18 @@ def _foreign(name: str) -> Recipe:
     return found
 
 
+class _Recipes(ModuleType):
+    """This package, in which `recipes.llama` is the recipe, not the file of that name, whoever imports the file."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        is_file = isinstance(value, ModuleType) and name in _TABLE
+        super().__setattr__(name, getattr(value, name) if is_file else value)
+
+
+sys.modules[__name__].__class__ = _Recipes
+
+
 def __getattr__(name: str) -> Any:
     if name in _TABLE:
-        # Cached under the name, over the submodule of the same name that the import has just bound.
-        globals()[name] = get(name)
-        return globals()[name]
+        return get(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
