@@ -47,6 +47,7 @@ def product(tokens: Speedup, log_throughput: float, time: Speedup) -> str:
 
 
 def needs_short(value: float) -> str:
+    """A speedup in tokens, in words."""
     return f"{value:.2f}x fewer tokens" if value >= 1 else f"{1 / value:.2f}x more tokens"
 
 
