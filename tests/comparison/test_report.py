@@ -243,6 +243,7 @@ def test_in_a_browser(tmp_path: Path, width: int, scheme: str) -> None:
 
 _OVERLAPS = """() => {
   const found = [];
+  document.querySelectorAll('.panel').forEach((panel) => { panel.hidden = false; });
   for (const drawing of document.querySelectorAll('.drawing')) {
     const texts = [...drawing.querySelectorAll('text')].map((t) => [t.textContent, t.getBoundingClientRect()]);
     const boxes = texts.filter(([, box]) => box.width);

@@ -125,3 +125,10 @@ def test_expanded_bootstrap_covers_as_tabulated(seeds, coverage):
     draw = generator()
     hits = [0.0 in resampling.bootstrap_mean(draw.normal(0, 1, seeds), draw) for _ in range(2000)]
     assert np.mean(hits) == pytest.approx(coverage, abs=0.025)
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_every_design_has_a_detectable_difference_with_the_power_asked(seeds, comparisons):
+    effect = power.detectable(seeds, alpha=0.05 / comparisons)
+    assert power.power(effect, seeds, alpha=0.05 / comparisons) == pytest.approx(0.8, abs=1e-6)

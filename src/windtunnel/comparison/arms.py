@@ -62,10 +62,10 @@ class Arm:
 def parse_arm(text: str) -> ArmRequest:
     """Read `[label=]recipe[:setting=value,...]`; the label defaults to the recipe's name."""
     head, _, tail = text.partition(":")
-    if tail and "=" not in tail.split(",")[0]:  # package.module:function[:setting=value]
-        function, _, tail = tail.partition(":")
-        head = f"{head}:{function}"
     label, _, recipe = head.rpartition("=")
+    if tail and recipe not in recipes.names():  # package.module:function[:setting=value]
+        function, _, tail = tail.partition(":")
+        recipe = f"{recipe}:{function}"
     settings = dict(parse_setting(part) for part in tail.split(",")) if tail else {}
     if ":" not in recipe:
         recipes.entry(recipe)

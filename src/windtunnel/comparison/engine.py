@@ -2,9 +2,10 @@
 
 import datetime
 import fcntl
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,25 +183,27 @@ class _Engine:
         """Half and twice the chosen rate at the full budget, for every arm; move where a neighbour is better."""
         scores: dict[str, dict[float, float]] = {label: {} for label in self.choices}
         for _ in range(_BRACKET_MOVES):
-            jobs = {}
-            for label, choice in self.choices.items():
-                for lr in (choice.lr / 2, choice.lr, choice.lr * 2):
-                    if not any(abs(lr / tried - 1) < 1e-6 for tried in scores[label]):
-                        jobs[self._trial(sweeps[label].arm, lr, 1.0)] = (label, lr)
-            if not jobs:
-                return
-            for outcome in self._run("bracket", list(jobs)):
-                label, lr = jobs[outcome.job]
-                if outcome.result is not None:
-                    scores[label][lr] = self._read_trial(sweeps[label], lr, outcome.result, 1.0).loss
-                else:
+            jobs = [
+                (self._trial(sweeps[label].arm, lr, 1.0), label, lr)
+                for label, choice in self.choices.items()
+                for lr in (choice.lr / 2, choice.lr, choice.lr * 2)
+                if not any(math.isclose(lr, tried, rel_tol=1e-6) for tried in scores[label])
+            ]
+            for outcome in self._run("bracket", [job for job, *_ in jobs]):
+                label, lr = next((label, lr) for job, label, lr in jobs if job == outcome.job)
+                if outcome.result is None:
                     self._fail(label, outcome)
-            for label, choice in self.choices.items():
-                if scores[label]:
-                    best = min(scores[label], key=lambda lr: scores[label][lr])
-                    moved = {"lr": best, "reason": f"moved by the check at D from {choice.lr:.3g}"}
-                    if abs(best / choice.lr - 1) > 1e-6:
-                        self.choices[label] = Choice(**{**choice.__dict__, **moved})
+                else:
+                    scores[label][lr] = self._read_trial(sweeps[label], lr, outcome.result, 1.0).loss
+            for label in scores:
+                self._move(label, scores[label])
+
+    def _move(self, label: str, scores: Mapping[float, float]) -> None:
+        choice = self.choices[label]
+        best = min(scores, key=lambda lr: scores[lr], default=choice.lr)
+        if not math.isclose(best, choice.lr, rel_tol=1e-6):
+            reason = f"moved by the check at D from {choice.lr:.3g}"
+            self.choices[label] = replace(choice, lr=best, reason=reason)
 
     def _job(self, folder: Path, arm: Arm, settings: Any) -> Job:
         return training_job(folder, arm, settings, self.study.dataset_folder, self.study.execution)

@@ -17,7 +17,8 @@ def power(effect: float, seeds: int, paired: bool = True, alpha: float = 0.05) -
     freedom = seeds - 1 if paired else 2 * seeds - 2
     shift = effect * math.sqrt(seeds if paired else seeds / 2)
     limit = stats.t.ppf(1 - alpha / 2, freedom)
-    return float(stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift))
+    wrong_side = float(stats.nct.cdf(-limit, freedom, shift))  # scipy gives NaN where this is below about 1e-15
+    return float(stats.nct.sf(limit, freedom, shift)) + (0.0 if math.isnan(wrong_side) else wrong_side)
 
 
 def detectable(seeds: int, paired: bool = True, alpha: float = 0.05, chance: float = 0.8) -> float:

@@ -10,7 +10,7 @@ from windtunnel.positions import Rope
 from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, gated_hidden, heads_for
 from windtunnel.residuals import PreNorm
 
-TRAINING = Training(learning_rate=3e-3)
+TRAINING = Training(learning_rate=1.2e-2)
 
 _COMMON: Settings = {"vocab": 100_288, "context": 2048, "tied": True}
 # Table 8; its sizes count one embedding table. Heads are differential heads.

@@ -9,7 +9,7 @@ from windtunnel.positions import Rope
 from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, gated_hidden, heads_for
 from windtunnel.residuals import PreNorm
 
-TRAINING = Training(learning_rate=3e-3)
+TRAINING = Training(learning_rate=1.2e-2)
 
 _FIRST: Settings = {"vocab": 32_000, "context": 2048}
 _THIRD: Settings = {"vocab": 128_256, "context": 8192, "kv_heads": 8, "theta": 500_000.0, "eps": 1e-5}

@@ -9,7 +9,7 @@ from windtunnel.positions import Rope
 from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, heads_for
 from windtunnel.residuals import Parallel, PreNorm
 
-TRAINING = Training(learning_rate=3e-3)
+TRAINING = Training(learning_rate=2.4e-2)
 
 # Head width and hidden width are not printed in the paper; both are pinned by the published parameter counts.
 _COMMON: Settings = {"vocab": 256_000, "context": 2048, "head_width": 256}

@@ -66,8 +66,9 @@ def gated_hidden(width: int) -> int:
 
 def build(recipe: Callable[..., Any], settings: Settings, name: str) -> Any:
     """Call a recipe with settings from outside; an unknown setting is refused with the nearest names."""
-    known = list(inspect.signature(recipe).parameters)
+    known = inspect.signature(recipe).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     for setting in settings:
-        if setting not in known:
+        if setting not in known and not anything:
             raise InputError(f"{name} has no setting {setting!r}{nearest(setting, known)}")
     return recipe(**settings)

@@ -1,0 +1,201 @@
+"""A whole study, small: what it leaves, that its files alone give the results, and that a kill costs nothing."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from windtunnel.comparison.engine import run_study
+from windtunnel.comparison.results import assemble
+from windtunnel.comparison.study import StudyRequest, load_study, plan_study
+from windtunnel.errors import InputError, WorkError
+
+WORDS = ["the", "wind", "carries", "a", "model", "over", "tokens", "and", "every", "loss", "falls", "with", "seeds"]
+SIZES = {"tokens": 8 * 512, "seeds": 3, "evaluation_tokens": 2_048, "trials": 3, "blocks": 2}
+
+
+def text(lines=2_000, seed=0):
+    draw = random.Random(seed)
+    return "\n".join(" ".join(draw.choices(WORDS, k=12)) for _ in range(lines))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "my.txt"
+    path.write_text(text())
+    return path
+
+
+def request(corpus, out, *arms, **changes):
+    options = {"preset": "smoke", **SIZES, "data": (corpus,), "cache": corpus.parent / "cache", **changes}
+    return StudyRequest(arms=arms, out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "first"
+    arms = ("llama", "ngpt", "again=llama:seed_offset=100", "tests.comparison.own_lab:broken")
+    study = plan_study(request(corpus, folder, *arms))
+    return folder, study, run_study(study, folder, workers=2)
+
+
+def test_planning_writes_nothing(corpus, tmp_path):
+    plan_study(request(corpus, tmp_path / "never", "llama", "palm"))
+    assert not (tmp_path / "never").exists()
+
+
+def test_results_have_the_names_that_others_read(finished):
+    _, _, results = finished
+    assert {"study", "preset", "baseline", "data", "arms", "comparisons"} <= set(results)
+    arm = results["arms"]["ngpt"]
+    names = {"n_body", "param_gap", "flops_per_token", "tokens_per_second", "lr", "lr_at_edge", "loss", "bits_per_byte"}
+    assert names | {"state_bytes", "batch_hash"} <= set(arm)
+    assert set(arm["loss"]) >= {"mean", "ci95", "seeds"}
+    assert len(arm["loss"]["seeds"]) == 3
+    assert "1024" in arm["state_bytes"]
+    row = next(one for one in results["comparisons"] if one["variant"] == "ngpt")
+    names = {"variant", "baseline", "delta_nats", "ci95", "n", "s_tok", "s_flop", "s_time", "verdict", "grade"}
+    assert names <= set(row)
+    assert set(row["s_tok"]) >= {"value", "ci95", "censored"}
+    json.dumps(results, allow_nan=False)
+
+
+def test_the_data_order_is_the_same_in_every_arm_and_recorded(finished):
+    _, _, results = finished
+    assert results["arms"]["ngpt"]["batch_hash"] == results["arms"]["llama"]["batch_hash"]
+    assert results["arms"]["again"]["batch_hash"] != results["arms"]["llama"]["batch_hash"]
+    order = next(row for row in results["held_equal"] if row["what"].startswith("training tokens"))
+    assert "DIFFERENT" not in order["rule"]
+
+
+def test_a_failed_arm_is_reported_and_the_others_go_on(finished):
+    _, _, results = finished
+    assert "broken" not in results["arms"]
+    assert any(failure["arm"] == "broken" and "does not work" in failure["error"] for failure in results["failures"])
+    assert any("broken" in caveat for caveat in results["caveats"])
+
+
+def test_tuning_seeds_are_never_reported(finished):
+    folder, _, _ = finished
+    assert sorted(path.name for path in (folder / "runs" / "llama").iterdir()) == ["seed-1", "seed-2", "seed-3"]
+    for path in (folder / "trials").rglob("run.json"):
+        assert json.loads(path.read_text())["identity"]["settings"]["seed"] == 0
+
+
+def test_files_alone_give_the_same_bytes(finished):
+    folder, _, _ = finished
+    before = (folder / "results.json").read_bytes()
+    assemble(folder, ("tests",))
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_finished_study_given_again_trains_nothing(finished):
+    folder, study, results = finished
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert figures(run_study(study, folder, workers=1)) == figures(results)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == stamps
+
+
+def test_another_question_in_the_same_folder_is_refused(finished, corpus):
+    folder, _, _ = finished
+    with pytest.raises(InputError, match=r"another study .*design\.tokens"):
+        plan_study(request(corpus, folder, "llama", "ngpt", tokens=16 * 512))
+
+
+def test_a_changed_question_is_noticed(finished, tmp_path):
+    folder, _, _ = finished
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    record = json.loads((folder / "study.json").read_text())
+    record["question"]["margin"] = 0.5
+    (copy / "study.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="registered hash"):
+        load_study(copy, ("tests",))
+
+
+def test_a_folder_with_something_else_is_refused(corpus, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        plan_study(request(corpus, tmp_path, "llama", "palm"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "quik"}, "did you mean quick"),
+        ({"tokens": 10**9}, "epochs"),
+        ({"settings": {"width": 33}}, "width"),
+        ({"settings": {"wdith": 32}}, "wdith"),
+        ({"seeds": 0}, "seeds"),
+        ({"vocab": 30_000}, "vocabulary"),
+        ({"primary": "speed"}, "primary"),
+        ({"device": "tpu"}, "device"),
+        ({"data": (Path("/nowhere/at/all.txt"),)}, "all.txt"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_work_starts(corpus, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        plan_study(request(corpus, tmp_path / "x", "llama", "palm", **changes))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_baseline_that_fails_ends_the_study_with_the_reason(corpus, tmp_path):
+    arms = ("tests.comparison.own_lab:broken", "llama")
+    study = plan_study(request(corpus, tmp_path / "x", *arms, baseline="broken", seeds=1, trials=1))
+    with pytest.raises(WorkError, match="does not work"):
+        run_study(study, tmp_path / "x", workers=1)
+
+
+def figures(results):
+    """What a kill must not change: everything but times."""
+    arms = {
+        label: {
+            name: arm[name] for name in ("lr", "trials", "loss", "bits_per_byte", "horizons", "batch_hash", "curve")
+        }
+        for label, arm in results["arms"].items()
+    }
+    names = ("variant", "delta_nats", "ci95", "s_tok", "s_flop", "ci95_documents", "p_holm")
+    return {"arms": arms, "comparisons": [{name: row[name] for name in names} for row in results["comparisons"]]}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_gives_the_same_figures(corpus, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(corpus, whole), check=True, stdout=subprocess.DEVNULL)
+    kills, draw = 0, random.Random(0)
+    while not (killed / "results.json").exists():
+        process = subprocess.Popen(command(corpus, killed), stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(timeout=draw.uniform(8, 20) if kills < 5 else None)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            time.sleep(0.2)
+    assert kills > 0
+    left, right = (json.loads((folder / "results.json").read_text()) for folder in (whole, killed))
+    assert figures(left) == figures(right)
+    shutil.rmtree(killed)
+
+
+def command(corpus, out):
+    options = [
+        "--preset",
+        "smoke",
+        "--tokens",
+        "16k",
+        "--seeds",
+        "2",
+        "--evaluation-tokens",
+        "2k",
+        "--data",
+        str(corpus),
+    ]
+    return [sys.executable, "-m", "windtunnel", "compare", "llama", "palm", *options, "--out", str(out)]
