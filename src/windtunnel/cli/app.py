@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
-from windtunnel.cli import compare, recipes, report, show, tokenizer, train
+from windtunnel.cli import bench, compare, recipes, report, show, tokenizer, train
 from windtunnel.cli.group import Group
 
 _EXAMPLE = """Examples:
@@ -48,5 +48,5 @@ def _program(
 
 for verb in (recipes, show, train, compare, report):
     verb.register(app)
-for room in (tokenizer,):
+for room in (tokenizer, bench):
     room.register(app)

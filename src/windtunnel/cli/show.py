@@ -68,23 +68,23 @@ def _record(source: "Source", costs: "Ledger") -> dict[str, Any]:
         "recipe": source.recipe,
         "spec": source.spec.to_json(),
         "fingerprint": source.spec.fingerprint(),
-        "training": _training(source),
+        "declared": _declared(source),
         **costs.to_json(),
     }
 
 
-def _training(source: "Source") -> dict[str, Any] | None:
+def _declared(source: "Source") -> dict[str, Any] | None:
     """What the recipe declares about its own training."""
     if source.recipe is None:
         return None
     from windtunnel import recipes
 
-    declared = recipes.training(source.recipe)
+    training = recipes.training(source.recipe)
     return {
-        "learning_rate": declared.learning_rate_at(source.spec.width),
-        "weight_decay": declared.weight_decay,
-        "warmup": declared.warmup,
-        "why": declared.why,
+        "learning_rate": training.learning_rate_at(source.spec.width),
+        "weight_decay": training.weight_decay,
+        "warmup": training.warmup,
+        "why": training.why,
     }
 
 
@@ -105,11 +105,11 @@ def _print(screen: Screen, source: "Source", costs: "Ledger") -> None:
 
 def _facts(source: "Source") -> dict[str, str]:
     lines = {"from": source.origin, "fingerprint": source.spec.fingerprint()}
-    training = _training(source)
-    if training is not None:
-        rate = f"learning rate {training['learning_rate']:.3g} at width {source.spec.width}"
-        own = [f"{name} {training[name]:g}" for name in ("weight_decay", "warmup") if training[name] is not None]
-        lines["declares"] = ", ".join([rate, *own]) + (f" ({training['why']})" if training["why"] else "")
+    declared = _declared(source)
+    if declared is not None:
+        rate = f"learning rate {declared['learning_rate']:.3g} at width {source.spec.width}"
+        own = [f"{name} {declared[name]:g}" for name in ("weight_decay", "warmup") if declared[name] is not None]
+        lines["declares"] = ", ".join([rate, *own]) + (f" ({declared['why']})" if declared["why"] else "")
     return lines
 
 

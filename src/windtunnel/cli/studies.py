@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,15 @@ from types import FrameType
 from typing import Any
 
 from windtunnel.cli.progress import stage_progress
-from windtunnel.cli.screen import Screen
+from windtunnel.cli.screen import Screen, console
 from windtunnel.cli.study_progress import study_progress
 from windtunnel.comparison.announcement import announcement, estimate
 from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.report import terminal_table, write_report
 from windtunnel.comparison.study import StudyRequest, plan_study
 from windtunnel.errors import WorkError
+
+_PATIENCE = 8.0
 
 
 class StudyInterrupted(WorkError):
@@ -50,13 +53,20 @@ def show_results(screen: Screen, results: dict[str, Any], page: Path) -> None:
 
 @contextmanager
 def interruptible(folder: Path) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a `StudyInterrupted` when the work has let go; a second ends at once."""
+    """Turn the first SIGINT or SIGTERM into a `StudyInterrupted`.
+
+    Workers may save what they are at; work that has not let go after some seconds, or a second signal, ends at once.
+    """
     received: list[int] = []
+    deadlines: list[threading.Timer] = []
 
     def note(number: int, _: FrameType | None) -> None:
         if received:
-            os._exit(128 + number)
+            _leave(folder, number)
         received.append(number)
+        deadlines.append(threading.Timer(_PATIENCE, _leave, (folder, number)))
+        deadlines[0].daemon = True
+        deadlines[0].start()
         raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -65,5 +75,15 @@ def interruptible(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise StudyInterrupted(folder, received[0] if received else signal.SIGINT) from None
     finally:
+        for deadline in deadlines:
+            deadline.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _leave(folder: Path, number: int) -> None:
+    """End without waiting: workers end with their parent, and what they saved is whole."""
+    screen = console(stderr=True)
+    screen.show_cursor(True)
+    screen.print(f"error: {StudyInterrupted(folder, number)}", markup=False, soft_wrap=True)
+    os._exit(128 + number)

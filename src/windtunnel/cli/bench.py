@@ -1,0 +1,81 @@
+"""`windtunnel bench`: speed as ratios against rivals, each figure with its spread."""
+
+import dataclasses
+import importlib.util
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from windtunnel.cli.group import Group
+from windtunnel.cli.options import Json, Settings, count
+from windtunnel.cli.screen import Screen
+from windtunnel.errors import InputError
+from windtunnel.spec import nearest
+from windtunnel.values import parse_settings
+
+_EXAMPLE = """Examples:
+
+windtunnel bench train
+
+windtunnel bench train --rounds 10 --threads 2 --json > train.json
+
+Takes some minutes, and a machine that does nothing else.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    room = typer.Typer(
+        name="bench", cls=Group, help="Measure speed against rivals, in turns, as ratios.", no_args_is_help=True
+    )
+    room.callback()(_bench)
+    room.command("train", epilog=_EXAMPLE)(train)
+    app.add_typer(room)
+
+
+def _bench() -> None:
+    """Measure speed against rivals, in turns, as ratios."""
+
+
+def train(
+    rounds: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Turns of every contestant.")] = 6,
+    steps: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Training steps of a turn.")] = 2,
+    threads: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="CPU threads of a contestant.")] = 2,
+    overhead_steps: Annotated[
+        int,
+        typer.Option(metavar="COUNT", parser=count, help="Steps that show the loop's own share; 0: none."),
+    ] = 30,
+    settings: Settings = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Training tokens/s against transformers' Llama and a plain loop: same weights, same batch, on the CPU."""
+    shape = _shape(parse_settings(settings))
+    for name, value in (("rounds", rounds), ("steps", steps), ("threads", threads)):
+        if value < 1:
+            raise InputError(f"--{name}: expected at least 1, got {value}")
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("bench train runs transformers' Llama as a rival: pip install 'windtunnel[hf]'")
+    from windtunnel.bench import train_speed
+    from windtunnel.bench.shape import Shape
+
+    result = train_speed.run(Shape(**shape), rounds, steps, threads, overhead_steps, say=_say)
+    table = train_speed.table(result)
+    Screen(as_json).finish(result, table.caption, table.rich(), "\n" + table.note)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _shape(settings: dict[str, Any]) -> dict[str, int]:
+    """Sizes of the benchmark's model."""
+    from windtunnel.bench.shape import Shape
+
+    known = [field.name for field in dataclasses.fields(Shape)]
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"bench train has no setting {name!r}{nearest(name, known)}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return settings

@@ -1,0 +1,70 @@
+"""`compare` and `report`: what is refused before any work, and one smallest study from end to end."""
+
+import json
+import re
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["llama"], "a comparison needs a baseline and at least one variant"),
+        (["llama", "lama"], "unknown recipe 'lama'; did you mean llama"),
+        (["llama", "palm:paralel=false"], "has no setting 'paralel'; did you mean parallel"),
+        (["llama", "palm:parallel"], "'parallel'"),
+        (["llama", "llama"], "arm 'llama' is there 2 times"),
+        (["llama", "palm", "--baseline", "gpt3"], "baseline: 'gpt3' is not among the arms"),
+        (["llama", "palm", "--preset", "quik"], "preset: unknown preset 'quik'; did you mean quick"),
+        (["llama", "palm", "--set", "laers=2"], "'laers'; did you mean layers"),
+        (["llama", "palm", "--set", "heads=7"], "heads 7 does not divide width 32"),
+        (["llama", "palm", "--tokens", "20M"], "epochs of"),
+        (["llama", "palm", "--seeds", "0"], "seeds: 0 given"),
+        (["llama", "palm", "--primary", "iso_luck"], "primary: 'iso_luck'"),
+        (["llama", "palm", "--device", "abacus"], "device is 'abacus'"),
+        (["llama", "palm", "--out", "taken"], "taken: is not empty and holds no study"),
+    ],
+)
+def test_bad_questions_are_refused(command, text, tmp_path, arguments: list[str], said: str) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("x")
+    preset = [] if "--preset" in arguments else ["--preset", "smoke"]
+    out = [] if "--out" in arguments else ["--out", "study"]
+    answer = command("compare", *arguments, *preset, *out, "--data", text)
+    assert answer.code == 2
+    assert said in answer.error
+    assert not (tmp_path / "study").exists()
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
+
+
+def test_a_study_from_question_to_report(program, command, text, tmp_path) -> None:
+    arguments = ["compare", "llama", "small=llama:tied=true", "--preset", "smoke", "--data", text, "--out", "study"]
+    arguments += ["--tokens", "4k", "--trials", "3", "--evaluation-tokens", "1k", "--workers", "1"]
+    arguments += ["--set", "layers=1", "--set", "width=16", "--context", "32"]
+    process = program(*arguments, "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    results = json.loads(out)
+    assert set(results["arms"]) == {"llama", "small"}
+    assert re.search(r"about \d+ (s|min|h)", err)
+    assert "Traceback" not in err
+    assert (tmp_path / "study" / "report.html").is_file()
+    assert results["report"].endswith("report.html")
+
+    again = command("report", "study", "--out", "page.html")
+    assert again.code == 0, again.err
+    assert "llama" in again.out
+    assert "small" in again.out
+    assert (tmp_path / "page.html").read_text() == (tmp_path / "study" / "report.html").read_text()
+    stored = command("report", "study", "--json").json
+    assert stored["comparisons"] == results["comparisons"]
+    other = command(*arguments, "--seeds", "2")
+    assert other.code == 2
+    assert "holds another study" in other.error
+
+
+def test_a_folder_without_a_study_is_refused(command, tmp_path) -> None:
+    answer = command("report", "nowhere")
+    assert answer.code == 2
+    assert "no study.json" in answer.error
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,163 @@
+"""`train`: what it does, what it refuses, how it stops and goes on."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from windtunnel import recipes
+
+SMALL = ("--set", "layers=1", "--set", "width=16", "--set", "heads=2", "--context", "16", "--batch", "4")
+
+
+def test_a_run_says_what_it_does_and_what_came_of_it(command, text, tmp_path) -> None:
+    answer = command("train", "ngpt", "--data", text, "--tokens", "2k", *SMALL, "--out", "runs/a")
+    assert answer.code == 0, answer.err
+    for words in (
+        "1 layers, width 16",
+        "31 steps of 4 x 16",
+        "ngpt's own at width 16",
+        "weight_decay 0 instead of",
+        "bits a byte",
+    ):
+        assert words in " ".join(answer.out.split())
+    assert "ngpt: " in answer.err  # progress
+    assert {"spec.json", "run.json", "metrics.jsonl", "result.json"} <= {
+        path.name for path in (tmp_path / "runs/a").iterdir()
+    }
+
+
+def test_with_json_stdout_holds_nothing_else(command, text, tmp_path) -> None:
+    answer = command("train", "llama", "--data", text, "--tokens", "1k", *SMALL, "--out", "a", "--json")
+    record = answer.json
+    stored = json.loads((tmp_path / "a/result.json").read_text())
+    assert record["loss"] == stored["horizons"]["1.0"]["loss"]
+    assert record["settings"]["learning_rate"] == pytest.approx(recipes.training("llama").learning_rate_at(16))
+    assert record["settings"]["weight_decay"] == 0.1
+    assert record["own_settings"] == []
+    assert record["data"]["tokenizer"] == "bytes-257"
+    assert record["tokens_per_second"] > 0
+    again = command("train", "llama", "--data", text, "--tokens", "1k", *SMALL, "--out", "a", "--json", "--resume")
+    assert again.json["result"] == record["result"]
+
+
+def test_common_settings_leave_the_recipe_its_rate_alone(command, text) -> None:
+    common = ("--settings", "common", "--json")
+    record = command("train", "ngpt", "--data", text, "--tokens", "512", *SMALL, "--out", "a", *common).json
+    assert record["settings"]["weight_decay"] == 0.1
+    assert record["settings"]["warmup"] == 0.03
+    assert record["settings"]["learning_rate"] == pytest.approx(recipes.training("ngpt").learning_rate_at(16))
+    given = ("--lr", "0.01", "--weight-decay", "0.2", "--json")
+    record = command("train", "ngpt", "--data", text, "--tokens", "512", *SMALL, "--out", "b", *given).json
+    assert (record["settings"]["learning_rate"], record["settings"]["weight_decay"]) == (0.01, 0.2)
+    assert record["settings"]["warmup"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tokens", "20M"), "epochs of"),
+        (("--tokens", "10"), "tokens is 10; it must be at least one step of 64"),
+        (("--lr", "-1"), "learning_rate is -1.0"),
+        (("--schedule", "linear"), "schedule: expected 'wsd' or 'cosine', got 'linear'"),
+        (("--settings", "their"), "--settings: own or common, got 'their'"),
+        (("--device", "abacus"), "device is 'abacus'"),
+        (("--dtype", "int8"), "got 'int8'"),
+        (("--threads", "0"), "threads is 0"),
+        (("--set", "heads=3"), "heads is given twice"),
+        (("--vocab", "bytes", "--tokenizer", "tok"), "--vocab bytes and --tokenizer tok: give one of the two"),
+        (("--vocab", "100"), "vocab must be at least 288"),
+        (("--vocab", "50k"), "vocab 50000 is more than this corpus can fill; the largest possible is"),
+        (("--tokenizer", "nowhere"), "tokenizer nowhere does not exist"),
+        (("--context", "40k"), "training tokens; context 40000 needs at least"),
+    ],
+)
+def test_bad_requests_leave_no_folder(command, text, tmp_path, arguments: tuple[str, ...], said: str) -> None:
+    given = ["train", "llama", "--data", text, "--tokens", "1k", *SMALL, "--out", "a", *arguments]
+    if "--context" in arguments:
+        del given[given.index("--context") : given.index("--context") + 2]
+        given[given.index("--tokens") + 1] = "1M"
+    answer = command(*given)
+    assert answer.code == 2
+    assert said in answer.error
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.txt", b"", "data empty.txt is empty"),
+        ("binary.bin", bytes(range(256)) * 64, "binary.bin is binary, not text"),
+        ("latin.txt", "caf\xe9 ".encode("latin-1") * 100, "latin.txt is not UTF-8 text: byte 0xe9 at offset 3"),
+        ("rows.jsonl", b'{"body": "x"}\n' * 20, "'text'"),
+        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00", "cut.jsonl.gz is not a whole gzip file"),
+        ("not.parquet", b"PAR1", "not.parquet is not a readable Parquet file"),
+    ],
+)
+def test_data_that_is_no_text_is_refused(command, tmp_path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    answer = command("train", "llama", "--data", name, "--tokens", "1k", *SMALL, "--out", "a")
+    assert answer.code == 2
+    assert said in answer.error
+    assert not (tmp_path / "a").exists()
+
+
+def test_folders_in_use_are_refused(command, text, tmp_path) -> None:
+    def train(*more: str):
+        return command("train", "llama", "--data", text, "--tokens", "1k", *SMALL, *more)
+
+    assert train("--out", "a").code == 0
+    assert "a: already holds a run; go on with it by --resume" in train("--out", "a").error
+    changed = train("--out", "a", "--resume", "--lr", "0.5")
+    assert changed.code == 2
+    assert re.search(r"settings.learning_rate was [0-9.]+, now 0.5", changed.error)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    assert "other: holds thesis.tex but no run" in train("--out", "other").error
+    assert [path.name for path in (tmp_path / "other").iterdir() if path.name != "lock"] == ["thesis.tex"]
+
+
+def test_damage_is_named(command, text, tmp_path) -> None:
+    def train(*more: str):
+        return command("train", "llama", "--data", text, "--tokens", "1k", *SMALL, *more)
+
+    assert train("--out", "a").code == 0
+    shard = next((tmp_path / "cache").glob("*/train-tokens.bin"))
+    data = bytearray(shard.read_bytes())
+    data[10] ^= 1
+    shard.write_bytes(data)
+    answer = train("--out", "b")
+    assert answer.code == 2
+    assert "train-tokens.bin is damaged" in answer.error
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_goes_on(program, command, text, tmp_path, number: signal.Signals) -> None:
+    arguments = ("train", "llama", "--data", text, "--tokens", "30k", *SMALL, "--out", "a")
+    process = program(*arguments)
+    _wait_for(tmp_path / "a" / "metrics.jsonl", process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    line = err.splitlines()[-1]
+    assert f"stopped by {number.name} at step" in line
+    assert line.endswith("--out a --resume")
+    assert "Traceback" not in err
+    assert list((tmp_path / "a" / "checkpoints").glob("step-*/checkpoint.json"))
+    assert not (tmp_path / "a" / "result.json").exists()
+    if number == signal.SIGTERM:
+        answer = command(*arguments, "--resume", "--json")
+        assert answer.code == 0
+        assert answer.json["result"]["horizons"]["1.0"]["steps"] == round(30_000 / 64)
+
+
+def _wait_for(path: Path, process) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
