@@ -134,7 +134,7 @@ def test_a_folder_with_something_else_is_refused(corpus, tmp_path):
         ({"settings": {"width": 33}}, "width"),
         ({"settings": {"wdith": 32}}, "wdith"),
         ({"seeds": 0}, "seeds"),
-        ({"vocab": 30_000}, "vocabulary"),
+        ({"vocab": 30_000}, "the largest possible is"),
         ({"primary": "speed"}, "primary"),
         ({"device": "tpu"}, "device"),
         ({"data": (Path("/nowhere/at/all.txt"),)}, "all.txt"),
