@@ -82,7 +82,7 @@ def forest(study: Study) -> RowChart:
         margin=edges,
         sides=("needs more", "needs less"),
         note=(
-            f"Time holds for the machine and kernels named under “Machine and versions”.{band} Arrows run on "
+            f"Time holds for the machine and kernels named under “Data and machine”.{band} Arrows run on "
             "beyond the axis or mark bounds."
         ),
     )

@@ -63,7 +63,7 @@ def _table(arms: list[Arm]) -> Table:
                 figures.ratio(arm.number("minimality", "flops")),
                 figures.ratio(arm.number("minimality", "state")),
                 f"{len(added)} added, {len(removed)} removed",
-                str(len(items(arm.raw.get("spec_difference")))),
+                str(len(_changed(arm))),
                 figures.exact(arm.number("minimality", "lines")),
             )
         )
@@ -82,7 +82,7 @@ def _table(arms: list[Arm]) -> Table:
 
 def _block(arm: Arm) -> Block:
     parts: list[Part] = [Facts(facts=_facts(arm))]
-    changed = [[*items(row), None, None, None][:3] for row in items(arm.raw.get("spec_difference"))]
+    changed = _changed(arm)
     if changed:
         rows = [
             (tag("code", str(path)), tag("code", _value(base)), tag("code", _value(own))) for path, base, own in changed
@@ -101,8 +101,9 @@ def _facts(arm: Arm) -> list[tuple[str, str | Markup]]:
         ("Removes", "; ".join(str(part) for part in items(block.get("parts_removed"))) or "nothing"),
     ]
     if matching:
-        knob = f"{figures.plain(matching.get('knob'))} = {figures.plain(matching.get('value'))}"
-        facts.append(("Matched by", f"{knob} (gap {figures.gap(figures.number_or_none(matching.get('gap')))})"))
+        knob, gap = str(matching.get("knob") or "none"), figures.gap(figures.number_or_none(matching.get("gap")))
+        turned = "as it is" if knob == "none" else f"{knob} = {figures.plain(matching.get('value'))}"
+        facts.append(("Matched by", f"{turned} (gap {gap})"))
     if arm.raw.get("paper"):
         facts.append(("Paper", _paper(str(arm.raw["paper"]))))
     return facts
@@ -122,5 +123,11 @@ def _paper(text: str) -> str | Markup:
     return link(text, f"https://arxiv.org/abs/{number[1]}" if number else text)
 
 
+def _changed(arm: Arm) -> list[list[Any]]:
+    """Path, baseline's value, own value; fields that only one of two parts has, unset, say nothing."""
+    rows = [[*items(row), None, None, None][:3] for row in items(arm.raw.get("spec_difference"))]
+    return [row for row in rows if row[1] != row[2]]
+
+
 def _count(value: float | None) -> str:
-    return figures.MISSING if value is None else figures.signed(value, 0) if value else "0"
+    return f"+{figures.exact(value)}" if value is not None and value > 0 else figures.exact(value)
