@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """Examples:
 
-windtunnel show griffin --set layers=6 --set width=256
+windtunnel show ngpt --set layers=6 --set width=256
 
 windtunnel show palm --set size=540b --json
 
