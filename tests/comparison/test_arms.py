@@ -85,3 +85,13 @@ def test_a_recipe_of_ones_own_brings_its_training_along():
     arms, _ = build("llama", "tests.comparison.own_lab:plain")
     assert arms[1].training.weight_decay == 0.0
     assert arms[1].packages == ["tests"]
+
+
+def test_a_second_knob_gives_each_turned_variant_a_twin_of_another_width():
+    strict = preset("strict", "cpu")
+    arms, _ = build_arms(("llama", "palm", "diff_transformer"), None, strict, 1024, {}, lattice=8, allow_gap=False)
+    twin = next(arm for arm in arms if arm.twin_of == "palm")
+    assert twin.label == "palm-by-width"
+    assert twin.spec.width != 64
+    assert abs(twin.matching.gap) <= 0.01
+    assert [arm.label for arm in arms if arm.twin_of] == ["palm-by-width"]  # diff_transformer had nothing to turn

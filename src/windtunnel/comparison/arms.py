@@ -33,7 +33,8 @@ class Arm:
     """An arm ready to train.
 
     lr_factor multiplies the tuned learning rate, token_factor the tokens, seed_offset is added to the seeds: 1, 1, 0
-    except in control arms, which share the trials of the arm `tuned_as`.
+    except in control arms, which share the trials of the arm `tuned_as`. A twin is the variant `twin_of` again, matched by
+    its width instead of its feed-forward width.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Arm:
     token_factor: float = 1.0
     seed_offset: int = 0
     tuned_as: str = ""
+    twin_of: str = ""
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -108,13 +110,9 @@ def build_arms(
     for request in requests:
         if request.label != chosen:
             arms[request.label] = _matched(request, sizes, reference, lattice, allow_gap)
-    return [_with_tuning(arms[label], arms) for label in labels], chosen
-
-
-def second_knob(arm: Arm, baseline: Arm, sizes: Mapping[str, Any], *, lattice: int) -> Match:
-    """The same arm matched by width instead of the feed-forward width."""
-    target = n_body(baseline.spec)
-    return match_by_width(_counter(arm.recipe, {**sizes, **arm.settings}), _shape(arm.spec), target, lattice=lattice)
+    twins = [_twin(request, sizes, arms, reference, lattice) for request in requests] if preset.second_knob else []
+    built = [arms[label] for label in labels] + [twin for twin in twins if twin is not None]
+    return [_with_tuning(arm, arms) for arm in built], chosen
 
 
 def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
@@ -143,6 +141,22 @@ def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, latt
     settings = arm.settings if found.knob == "none" else {**arm.settings, **_turned(found, arm)}
     warnings = (found.warning,) if found.warning else ()
     return _replace(arm, spec=_spec(request, settings), matching=found, settings=settings, warnings=warnings)
+
+
+def _twin(
+    request: ArmRequest, sizes: Mapping[str, Any], arms: Mapping[str, Arm], reference: Arm, lattice: int
+) -> Arm | None:
+    """The same variant matched by its width; None where its feed-forward width was not turned in the first place."""
+    if arms[request.label].matching.knob != "hidden" or arms[request.label].control:
+        return None
+    arm = _unmatched(request, sizes)
+    count, target = _counter(request.recipe, arm.settings), n_body(reference.spec)
+    found = match_by_width(count, _shape(arm.spec), target, lattice=lattice)
+    settings = {**arm.settings, **_turned(found, arm)}
+    label = f"{request.label}-by-width"
+    return _replace(
+        arm, label=label, spec=_spec(request, settings), matching=found, settings=settings, twin_of=request.label
+    )
 
 
 def _turned(found: Match, arm: Arm) -> dict[str, int]:

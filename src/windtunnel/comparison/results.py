@@ -127,6 +127,7 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
         parameter_gap=ours["param_gap"],
         horizons=len(horizons.fractions),
         tokens_per_parameter=study.design.tokens / n_body(study.arm(study.baseline).spec),
+        second_knob=_second_knob(files, arm, float(horizons.difference(horizons.at_reference).mean())),
     )
     entry = compare_arms(
         question,
@@ -139,6 +140,15 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
     if count < study.design.seeds:
         entry["notes"] = [*entry["notes"], f"{count} of {study.design.seeds} seeds finished in both arms"]
     return entry
+
+
+def _second_knob(files: Files, arm: Arm, difference: float) -> bool | None:
+    """Whether the arm's twin, matched by width, differs from the baseline in the same direction; None without one."""
+    twin = next((one for one in files.study.arms if one.twin_of == arm.label), None)
+    if twin is None or not files.runs[twin.label].seeds:
+        return None
+    other = np.mean(files.runs[twin.label].losses[1.0]) - np.mean(files.runs[files.study.baseline].losses[1.0])
+    return bool(np.sign(other) == np.sign(difference))
 
 
 def _pairs(study: Study, arm: Arm, variant: ArmRuns, baseline: ArmRuns) -> list[tuple[int, int]]:
