@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -274,15 +276,10 @@ def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["llama", "gpt3", "diff_transformer-grouped", "ngpt"])
+@pytest.mark.parametrize("case", ["gpt3", "llama", "diff_transformer-grouped", "ngpt"])
 def test_compiled_equals_eager(case: str) -> None:
-    model, compiled = model_of(case), model_of(case)
-    compiled.compile()
-    tokens = tokens_for(model.spec)
-    eager = model(tokens).logits
-    fast = compiled(tokens).logits
-    torch.testing.assert_close(fast, eager, rtol=SINGLE, atol=SINGLE)
-    eager.logsumexp(-1).mean().backward()
-    fast.logsumexp(-1).mean().backward()
-    for (name, left), right in zip(model.named_parameters(), compiled.parameters(), strict=True):
-        torch.testing.assert_close(left.grad, right.grad, rtol=1e-3, atol=SINGLE, msg=name)
+    """Once for each mixer class."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recipes.compiled", case], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
