@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import windtunnel as wt
 from windtunnel.errors import InputError
 from windtunnel.ledger import Parameters, count
-from windtunnel.recipes.sizing import build as build_recipe
 
 # Exact: Llama's and GPT-2's released weights; PaLM table 1 to all digits that it prints (8.63B, 62.50B, 540.35B).
 EXACT = {
@@ -205,4 +204,4 @@ def test_sizes_that_cannot_be_are_refused_by_name(recipe: str, given_settings: d
 @pytest.mark.parametrize("recipe", wt.recipes.names())
 def test_unknown_settings_are_refused_with_the_nearest(recipe: str) -> None:
     with pytest.raises(InputError, match=r"'widht'.*width"):
-        build_recipe(wt.recipes.get(recipe), {"widht": 64}, recipe)
+        wt.recipes.build(recipe, widht=64)

@@ -26,9 +26,8 @@ class Source(NamedTuple):
 def recipe_spec(name: str, settings: Mapping[str, Any]) -> "LanguageModel":
     """The spec of a recipe; unknown names and settings are refused with the nearest ones."""
     from windtunnel.model import LanguageModel
-    from windtunnel.recipes.sizing import build
 
-    spec = build(recipes.get(name), dict(settings), name)
+    spec = recipes.build(name, **settings)
     if not isinstance(spec, LanguageModel):
         raise InputError(f"recipe {name!r} gives a {type(spec).__name__}; expected a LanguageModel")
     return spec
@@ -38,8 +37,8 @@ def find_spec(name: str, settings: Mapping[str, Any], packages: Sequence[str], c
     """A recipe's spec, for the context that was asked for, or the one in a run folder or a `spec.json`."""
     path = Path(name)
     if name in recipes.names() or (":" in name and not path.exists()):
-        settings = {**settings, "context": one_of("context", context, settings.get("context"))}
-        spec = recipe_spec(name, settings)
+        length = one_of("context", context, settings.get("context"))
+        spec = recipe_spec(name, settings if length is None else {**settings, "context": length})
         return Source(spec, name, f"recipe {name}", spec.context)
     if not path.exists():
         if path.suffix == ".json" or len(path.parts) > 1:

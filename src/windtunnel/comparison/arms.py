@@ -11,7 +11,7 @@ from windtunnel.errors import InputError
 from windtunnel.ledger import n_body
 from windtunnel.mixers import Attention, DiffAttention
 from windtunnel.model import LanguageModel
-from windtunnel.recipes.sizing import Training, build
+from windtunnel.recipes.sizing import Training
 from windtunnel.spec import fields
 from windtunnel.values import parse_setting
 
@@ -33,8 +33,8 @@ class Arm:
     """An arm ready to train.
 
     lr_factor multiplies the tuned learning rate, token_factor the tokens, seed_offset is added to the seeds: 1, 1, 0
-    except in control arms, which share the trials of the arm `tuned_as`. A twin is the variant `twin_of` again, matched by
-    its width instead of its feed-forward width.
+    except in control arms, which share the trials of the arm `tuned_as`. A twin is the variant `twin_of` again,
+    matched by its width instead of its feed-forward width.
     """
 
     label: str
@@ -166,11 +166,11 @@ def _turned(found: Match, arm: Arm) -> dict[str, int]:
 
 
 def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
-    before = _shape(build(recipes.get(recipe), dict(settings), recipe)).settings()
+    before = _shape(recipes.build(recipe, **settings)).settings()
 
     def count(sizes: dict[str, int]) -> int:
         changed = {name: value for name, value in sizes.items() if value != before[name]}
-        return n_body(build(recipes.get(recipe), {**settings, **changed}, recipe))
+        return n_body(recipes.build(recipe, **{**settings, **changed}))
 
     return count
 
@@ -191,7 +191,7 @@ def _shape(spec: LanguageModel) -> Shape:
 
 
 def _spec(request: ArmRequest, settings: Mapping[str, Any]) -> LanguageModel:
-    spec = build(recipes.get(request.recipe), dict(settings), request.recipe)
+    spec = recipes.build(request.recipe, **settings)
     if not isinstance(spec, LanguageModel):
         raise InputError(f"recipe {request.recipe!r} gives a {type(spec).__name__}; expected a LanguageModel")
     return spec

@@ -1,6 +1,7 @@
 """Recipes: one paper, one file. This table is read without importing torch; the recipes themselves load when used."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ def get(name: str) -> Recipe:
         return _foreign(name)
     recipe: Recipe = getattr(importlib.import_module(f"windtunnel.recipes.{entry(name).name}"), name)
     return recipe
+
+
+def build(name: str, /, **settings: Any) -> "LanguageModel":
+    """The spec of a recipe with these settings; an `InputError` for a setting that a recipe of one's own lacks."""
+    recipe = get(name)
+    try:
+        inspect.signature(recipe).bind(**settings)
+    except TypeError as error:
+        if ":" in name:  # ours say it better, with the nearest names
+            raise InputError(f"recipe {name!r}: {error}") from error
+    return recipe(**settings)
 
 
 def training(name: str) -> "Training":

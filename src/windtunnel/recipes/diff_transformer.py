@@ -7,7 +7,7 @@ from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, gated_hidden, heads_for
+from windtunnel.recipes.sizing import Settings, Sizes, Training, gated_hidden, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=1.2e-2)
@@ -24,51 +24,39 @@ SIZES: Sizes = {
 }
 
 
+@recipe(SIZES)
 def diff_transformer(
     *,
-    size: str | None = None,
-    vocab: int | None = None,
-    layers: int | None = None,
-    width: int | None = None,
-    context: int | None = None,
+    vocab: int,
+    layers: int,
+    width: int,
+    context: int,
     heads: int | None = None,
     kv_heads: int | None = None,
     hidden: int | None = None,
-    tied: bool | None = None,
+    tied: bool = False,
     gain: bool = True,
 ) -> LanguageModel:
     """The baseline with differential attention: half as many heads, queries and keys as wide as before, values twice.
 
     heads: differential heads. gain: the head norm's learned gain, which the authors' current code has.
     """
-    p = choose(
-        SIZES,
-        size,
-        vocab=vocab,
-        layers=layers,
-        width=width,
-        context=context,
-        tied=tied,
-        heads=heads,
-        kv_heads=kv_heads,
-        hidden=hidden,
-    )
-    if p.heads is None and heads_for(p.width) % 2:
-        raise InputError(f"width: {p.width} does not give an even number of heads to pair; give heads")
+    if heads is None and heads_for(width) % 2:
+        raise InputError(f"width: {width} does not give an even number of heads to pair; give heads")
     norm = RMSNorm()
 
     def block(depth: int) -> Block:
         mixer = DiffAttention(
-            heads=p.heads or heads_for(p.width) // 2, kv_heads=p.kv_heads, depth=depth, rope=Rope(), gain=gain
+            heads=heads or heads_for(width) // 2, kv_heads=kv_heads, depth=depth, rope=Rope(), gain=gain
         )
-        return Block(residual=PreNorm(norm=norm), mixer=mixer, mlp=Gated(hidden=p.hidden or gated_hidden(p.width)))
+        return Block(residual=PreNorm(norm=norm), mixer=mixer, mlp=Gated(hidden=hidden or gated_hidden(width)))
 
     return LanguageModel(
-        vocab=p.vocab,
-        width=p.width,
-        context=p.context,
-        blocks=tuple(block(depth) for depth in range(p.layers)),
+        vocab=vocab,
+        width=width,
+        context=context,
+        blocks=tuple(block(depth) for depth in range(layers)),
         norm=norm,
-        head=Head(tied=bool(p.tied)),
+        head=Head(tied=tied),
         initial=FanIn(embedding=1.0, scale_writes=True),
     )

@@ -8,7 +8,7 @@ from windtunnel.mlps import Dense
 from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm
 from windtunnel.positions import Learned
-from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, heads_for
+from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=3e-3)
@@ -28,13 +28,13 @@ SIZES: Sizes = {
 }
 
 
+@recipe(SIZES)
 def gpt3(
     *,
-    size: str | None = None,
-    vocab: int | None = None,
-    layers: int | None = None,
-    width: int | None = None,
-    context: int | None = None,
+    vocab: int,
+    layers: int,
+    width: int,
+    context: int,
     heads: int | None = None,
     hidden: int | None = None,
     window: int = 256,
@@ -45,32 +45,22 @@ def gpt3(
     banded: every second layer attends to a band of `window` positions. The paper gives neither the band's width nor
     which layers are banded; GPT-Neo's choice is taken (odd layers, 256).
     """
-    p = choose(
-        SIZES,
-        size,
-        vocab=vocab,
-        layers=layers,
-        width=width,
-        context=context,
-        heads=heads,
-        hidden=hidden,
-    )
     norm = LayerNorm()
 
     def block(band: int | None) -> Block:
         return Block(
             residual=PreNorm(norm=norm),
-            mixer=Attention(heads=p.heads or heads_for(p.width), window=band, bias=True),
-            mlp=Dense(hidden=p.hidden or 4 * p.width),
+            mixer=Attention(heads=heads or heads_for(width), window=band, bias=True),
+            mlp=Dense(hidden=hidden or 4 * width),
         )
 
     pattern = [block(None), block(window if banded else None)]
     return LanguageModel(
-        vocab=p.vocab,
-        width=p.width,
-        context=p.context,
-        embedding=Embedding(positions=Learned(length=p.context)),
-        blocks=tuple(islice(cycle(pattern), p.layers)),
+        vocab=vocab,
+        width=width,
+        context=context,
+        embedding=Embedding(positions=Learned(length=context)),
+        blocks=tuple(islice(cycle(pattern), layers)),
         norm=norm,
         head=Head(tied=True),
         initial=Normal(std=0.02, scale_writes=True),

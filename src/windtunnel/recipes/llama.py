@@ -6,7 +6,7 @@ from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, gated_hidden, heads_for
+from windtunnel.recipes.sizing import Settings, Sizes, Training, gated_hidden, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=1.2e-2)
@@ -33,52 +33,38 @@ SIZES: Sizes = {
 }
 
 
+@recipe(SIZES)
 def llama(
     *,
-    size: str | None = None,
-    vocab: int | None = None,
-    layers: int | None = None,
-    width: int | None = None,
-    context: int | None = None,
+    vocab: int,
+    layers: int,
+    width: int,
+    context: int,
     heads: int | None = None,
     kv_heads: int | None = None,
     head_width: int | None = None,
     hidden: int | None = None,
     tied: bool = False,
-    theta: float | None = None,
-    eps: float | None = None,
+    theta: float = 10_000.0,
+    eps: float = 1e-6,
 ) -> LanguageModel:
     """RMSNorm before attention and SwiGLU, RoPE, no biases; kv_heads below heads is grouped-query attention."""
-    p = choose(
-        SIZES,
-        size,
-        vocab=vocab,
-        layers=layers,
-        width=width,
-        context=context,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_width=head_width,
-        hidden=hidden,
-        theta=theta,
-        eps=eps,
-    )
-    norm = RMSNorm(eps=p.eps or 1e-6)
+    norm = RMSNorm(eps=eps)
     block = Block(
         residual=PreNorm(norm=norm),
         mixer=Attention(
-            heads=p.heads or heads_for(p.width),
-            kv_heads=p.kv_heads,
-            head_width=p.head_width,
-            rope=Rope(theta=p.theta or 10_000.0),
+            heads=heads or heads_for(width),
+            kv_heads=kv_heads,
+            head_width=head_width,
+            rope=Rope(theta=theta),
         ),
-        mlp=Gated(hidden=p.hidden or gated_hidden(p.width)),
+        mlp=Gated(hidden=hidden or gated_hidden(width)),
     )
     return LanguageModel(
-        vocab=p.vocab,
-        width=p.width,
-        context=p.context,
-        blocks=(block,) * p.layers,
+        vocab=vocab,
+        width=width,
+        context=context,
+        blocks=(block,) * layers,
         norm=norm,
         head=Head(tied=tied),
         initial=FanIn(embedding=1.0, scale_writes=True),

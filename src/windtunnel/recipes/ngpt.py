@@ -6,7 +6,7 @@ from windtunnel.mlps import NormalizedGated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import Scale
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, heads_for
+from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import Normalized
 
 TRAINING = Training(
@@ -23,13 +23,13 @@ SIZES: Sizes = {
 }
 
 
+@recipe(SIZES)
 def ngpt(
     *,
-    size: str | None = None,
-    vocab: int | None = None,
-    layers: int | None = None,
-    width: int | None = None,
-    context: int | None = None,
+    vocab: int,
+    layers: int,
+    width: int,
+    context: int,
     heads: int | None = None,
     hidden: int | None = None,
     rate: float | None = None,
@@ -39,26 +39,16 @@ def ngpt(
     rate: where the eigen learning rates start. The paper uses 0.05 at 24 and 36 layers, "of order 1/layers"; the
     default is max(0.05, 1/layers), which is the same there and moves shallow models at all.
     """
-    p = choose(
-        SIZES,
-        size,
-        vocab=vocab,
-        layers=layers,
-        width=width,
-        context=context,
-        heads=heads,
-        hidden=hidden,
-    )
     block = Block(
-        residual=Normalized(rate=Scale(initial=rate if rate is not None else max(0.05, 1 / p.layers))),
-        mixer=NormalizedAttention(heads=p.heads or heads_for(p.width), rope=Rope()),
-        mlp=NormalizedGated(hidden=p.hidden or 4 * p.width),
+        residual=Normalized(rate=Scale(initial=rate if rate is not None else max(0.05, 1 / layers))),
+        mixer=NormalizedAttention(heads=heads or heads_for(width), rope=Rope()),
+        mlp=NormalizedGated(hidden=hidden or 4 * width),
     )
     return LanguageModel(
-        vocab=p.vocab,
-        width=p.width,
-        context=p.context,
-        blocks=(block,) * p.layers,
+        vocab=vocab,
+        width=width,
+        context=context,
+        blocks=(block,) * layers,
         head=Head(token_scale=Scale()),
         initial=FanIn(embedding=1.0),
     )

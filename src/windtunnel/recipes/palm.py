@@ -6,7 +6,7 @@ from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import LayerNorm, RMSNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, choose, heads_for
+from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import Parallel, PreNorm
 
 TRAINING = Training(learning_rate=2.4e-2)
@@ -20,13 +20,13 @@ SIZES: Sizes = {
 }
 
 
+@recipe(SIZES)
 def palm(
     *,
-    size: str | None = None,
-    vocab: int | None = None,
-    layers: int | None = None,
-    width: int | None = None,
-    context: int | None = None,
+    vocab: int,
+    layers: int,
+    width: int,
+    context: int,
     heads: int | None = None,
     head_width: int | None = None,
     hidden: int | None = None,
@@ -38,34 +38,23 @@ def palm(
     parallel=False is the serial block that the paper compares with. centred: subtract the mean in the norms. The
     paper says layer norm without bias; the library that it credits computes RMS only, which is the default here.
     """
-    p = choose(
-        SIZES,
-        size,
-        vocab=vocab,
-        layers=layers,
-        width=width,
-        context=context,
-        heads=heads,
-        head_width=head_width,
-        hidden=hidden,
-    )
     norm = LayerNorm(bias=False) if centred else RMSNorm()
     block = Block(
         residual=Parallel(norm=norm) if parallel else PreNorm(norm=norm),
         mixer=Attention(
-            heads=p.heads or heads_for(p.width),
+            heads=heads or heads_for(width),
             kv_heads=1,
-            head_width=p.head_width,
+            head_width=head_width,
             rope=Rope(theta=10_000.0),
         ),
-        mlp=Gated(hidden=p.hidden or 4 * p.width),
+        mlp=Gated(hidden=hidden or 4 * width),
     )
     return LanguageModel(
-        vocab=p.vocab,
-        width=p.width,
-        context=p.context,
-        blocks=(block,) * p.layers,
+        vocab=vocab,
+        width=width,
+        context=context,
+        blocks=(block,) * layers,
         norm=norm,
-        head=Head(tied=True, scale=p.width**-0.5),
+        head=Head(tied=True, scale=width**-0.5),
         initial=FanIn(embedding=1.0),
     )

@@ -1,19 +1,23 @@
 """How recipes choose sizes: named published ones, and everything else following from the width."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from windtunnel.errors import InputError
+from windtunnel.model import LanguageModel
 from windtunnel.spec import nearest
 
 Settings = Mapping[str, Any]
 Sizes = Mapping[str, Settings]
+Recipe = Callable[..., LanguageModel]
 
 DEFAULTS: Settings = {"vocab": 1024, "layers": 6, "width": 256, "context": 256}
+_OPTIONAL = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
+_COUNTS = ("vocab", "layers", "width", "context", "heads", "kv_heads", "hidden", "head_width")
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,33 @@ class Training:
         return self.learning_rate * math.sqrt(64 / width)
 
 
-def choose(sizes: Sizes, size: str | None, **given: Any) -> SimpleNamespace:
-    """Settings of a model: those given, else the named size's, else the defaults; None where nothing says more."""
-    if size is not None and size not in sizes:
-        raise InputError(f"size: unknown size {size!r}{nearest(size, sizes)}")
-    published = sizes[size] if size is not None else {}
-    chosen = {
-        name: value if value is not None else published.get(name, DEFAULTS.get(name)) for name, value in given.items()
-    }
-    for name in ("vocab", "layers", "width", "context", "heads", "kv_heads", "hidden", "head_width"):
-        value = chosen.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return SimpleNamespace(**chosen)
+def recipe(sizes: Sizes) -> Callable[[Recipe], Recipe]:
+    """Make a function of vocab, layers, width, context and its own settings a recipe.
+
+    All are keywords. What is not given comes from the named `size`, else from DEFAULTS, else from the function's own
+    default. Raises `InputError` for an unknown size or setting, with the nearest names, and for counts below 1.
+    """
+
+    def decorate(function: Recipe) -> Recipe:
+        known = {"size": _OPTIONAL, **inspect.signature(function).parameters}
+
+        @functools.wraps(function)
+        def build(*, size: str | None = None, **given: Any) -> LanguageModel:
+            if size is not None and size not in sizes:
+                raise InputError(f"size: unknown size {size!r}{nearest(size, sizes)}")
+            for name in given:
+                if name not in known:
+                    raise InputError(f"{function.__name__} has no setting {name!r}{nearest(name, known)}")
+            settings = {**DEFAULTS, **(sizes[size] if size is not None else {})}
+            settings |= {name: value for name, value in given.items() if value is not None}
+            _check_counts(settings)
+            return function(**settings)
+
+        optional = [one.replace(default=None) if one.default is one.empty else one for one in known.values()]
+        build.__signature__ = inspect.Signature(optional)  # type: ignore[attr-defined]
+        return build
+
+    return decorate
 
 
 def heads_for(width: int) -> int:
@@ -64,11 +82,8 @@ def gated_hidden(width: int) -> int:
     return math.ceil(8 * width / 3 / 8) * 8
 
 
-def build(recipe: Callable[..., Any], settings: Settings, name: str) -> Any:
-    """Call a recipe with settings from outside; an unknown setting is refused with the nearest names."""
-    known = inspect.signature(recipe).parameters
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    for setting in settings:
-        if setting not in known and not anything:
-            raise InputError(f"{name} has no setting {setting!r}{nearest(setting, known)}")
-    return recipe(**settings)
+def _check_counts(settings: Settings) -> None:
+    for name in _COUNTS:
+        value = settings.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
