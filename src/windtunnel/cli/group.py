@@ -28,7 +28,14 @@ class Group(TyperGroup):
         """The verb that was typed; the nearest ones are offered for one that is not there."""
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise InputError(f"{ctx.command_path} has no verb {args[0]!r}{nearest(args[0], self.commands)}")
-        return super().resolve_command(ctx, args)
+        name, verb, rest = super().resolve_command(ctx, args)
+        if verb is not None:
+            _settled(verb.get_params(ctx))
+        return name, verb, rest
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options of the program itself."""
+        return _settled(super().get_params(ctx))
 
     def main(
         self,
@@ -48,6 +55,14 @@ class Group(TyperGroup):
                 raise
             code = 0 if type(error).__name__ == "NoArgsIsHelpError" else _fail(error, arguments)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _settled(parameters: Any) -> Any:
+    """Flags that typer leaves at None become False: turning None into a bool would import pydantic, 0.15 s."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.default is None:
+            parameter.default = False
+    return parameters
 
 
 def _fail(error: Exception, arguments: list[str]) -> int:
