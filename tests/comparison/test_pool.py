@@ -1,5 +1,6 @@
 """The local pool: outcomes for every job, whatever happens to it."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -75,6 +76,14 @@ def test_workers_end_with_their_parent(tmp_path):
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(worker))
+
+
+def test_a_caller_that_stops_gets_its_workers_back(tmp_path):
+    jobs = [job(f"job {index}", sleep_long, file=str(tmp_path / str(index))) for index in range(4)]
+    outcomes = LocalPool(2).run([job("good", double, value=1), *jobs], lambda tokens: None)
+    assert next(outcomes).result == {"value": 2}
+    outcomes.close()
+    assert not multiprocessing.active_children()
 
 
 def sleep_long(payload, report):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,6 @@ from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.report import terminal_table, write_report
 from windtunnel.comparison.study import StudyRequest, plan_study
 from windtunnel.errors import WorkError
-
-_PATIENCE = 8.0
 
 
 class StudyInterrupted(WorkError):
@@ -55,18 +52,14 @@ def show_results(screen: Screen, results: dict[str, Any], page: Path) -> None:
 def interruptible(folder: Path) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a `StudyInterrupted`.
 
-    Workers may save what they are at; work that has not let go after some seconds, or a second signal, ends at once.
+    The pool lets its workers save what they are at; a second signal ends at once.
     """
     received: list[int] = []
-    deadlines: list[threading.Timer] = []
 
     def note(number: int, _: FrameType | None) -> None:
         if received:
             _leave(folder, number)
         received.append(number)
-        deadlines.append(threading.Timer(_PATIENCE, _leave, (folder, number)))
-        deadlines[0].daemon = True
-        deadlines[0].start()
         raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -75,8 +68,6 @@ def interruptible(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise StudyInterrupted(folder, received[0] if received else signal.SIGINT) from None
     finally:
-        for deadline in deadlines:
-            deadline.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from windtunnel.errors import InputError
 
 _ATTEMPTS = 3
+_PATIENCE = 8.0
 _counter: Any = None
 
 
@@ -70,7 +72,8 @@ class LocalPool:
         left = sorted(jobs, key=lambda job: -job.weight)
         self._before = self._tokens.value
         while left:
-            with self._executor() as executor:
+            executor = self._executor()
+            try:
                 running = {executor.submit(_work, job.function, job.payload): job for job in left}
                 left = []
                 for future, job in self._finished(running, tick):
@@ -82,6 +85,10 @@ class LocalPool:
                         left.append(job)
                     else:
                         yield Outcome(job, None, f"worker died {attempts[job.name]} times: {error}")
+            except BaseException:
+                _stop(executor)
+                raise
+            executor.shutdown()
 
     def _executor(self) -> ProcessPoolExecutor:
         slots = self._context.Queue()
@@ -101,13 +108,27 @@ class LocalPool:
                 yield future, running.pop(future)
 
 
+def _stop(executor: ProcessPoolExecutor) -> None:
+    """Give up what is queued and ask the workers to save what they are at; those that take long are ended."""
+    executor.shutdown(wait=False, cancel_futures=True)
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    end = time.monotonic() + _PATIENCE
+    for child in children:
+        child.join(max(0.0, end - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+
+
 def _outcome(job: Job, answer: dict[str, Any]) -> Outcome:
     return Outcome(job, answer.get("result"), answer.get("error", ""), answer.get("details", ""))
 
 
 def _begin(tokens: Any, parent: int, slots: Any) -> None:
-    """A worker's first act: one thread, its device, and a watch on the parent."""
+    """A worker's first act: one thread, its device, and a watch on the parent, who alone hears Ctrl-C."""
     global _counter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _counter = tokens
     os.environ["WINDTUNNEL_DEVICE"] = slots.get()
     import torch

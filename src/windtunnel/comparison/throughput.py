@@ -11,7 +11,7 @@ from typing import Any
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
 from windtunnel.data.sampler import Sampler
-from windtunnel.data.shards import Dataset, open_dataset
+from windtunnel.data.shards import Dataset, default_cache, open_dataset
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.model import LanguageModel
 from windtunnel.spec import from_json
@@ -99,7 +99,7 @@ def measure(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str,
         for index in range(payload["blocks"]):
             for label in timed if index % 2 == 0 else reversed(timed):
                 rows[label].append(timed[label].block())
-        peak = measured_peak(resolved)
+        peak = measured_peak(resolved, default_cache())
     base = [statistics.median(steps) for steps, _ in rows[payload["baseline"]]]
     return {
         "arms": {label: _summary(rows[label], base, timed[label]) for label in timed},
