@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from windtunnel.kernels.rms_norm import unit_norm
+from windtunnel.kernels.sphere import sphere_step
 from windtunnel.layer import EMPTY, Context, Cost, Layer, MixerLayer, MLPLayer
 from windtunnel.norms import Norm, NormLayer, Scale
 from windtunnel.spec import Spec
@@ -123,17 +123,13 @@ class NormalizedLayer(ResidualLayer):
         self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
     ) -> BlockOutput:
         mixed, state = mixer(x, context, state)
-        x = step_on_sphere(x, mixed, self.mixer_rate())
+        x = sphere_step(x, mixed, self.mixer_rate().abs())
         if mlp is None or self.mlp_rate is None:
             return BlockOutput(x, state)
         out = mlp(x)
-        return BlockOutput(step_on_sphere(x, out.hidden, self.mlp_rate()), state, out.losses, out.metrics)
+        x = sphere_step(x, out.hidden, self.mlp_rate().abs())
+        return BlockOutput(x, state, out.losses, out.metrics)
 
     def costs(self, length: int) -> list[Cost]:
         branches = 2 if self.mlp_rate is not None else 1
         return [Cost("norms", elementwise=branches * (4.0 + 4.0 + 3.0) * self.width)]
-
-
-def step_on_sphere(x: Tensor, branch: Tensor, rate: Tensor) -> Tensor:
-    """Norm(x + |rate| ⊙ (Norm(branch) - x)) for unit vectors x [b t d]."""
-    return unit_norm(x + rate.abs() * (unit_norm(branch) - x))

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from windtunnel.comparison.engine import run_study
+from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.comparison.results import assemble
-from windtunnel.comparison.study import StudyRequest, load_study, plan_study
+from windtunnel.comparison.study import load_study
 from windtunnel.errors import InputError, WorkError
 
 WORDS = ["the", "wind", "carries", "a", "model", "over", "tokens", "and", "every", "loss", "falls", "with", "seeds"]

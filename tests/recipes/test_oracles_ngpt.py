@@ -114,7 +114,8 @@ def test_weights_stay_on_the_sphere() -> None:
         assert unit(model.get_parameter("head.weight"), 1) > 1e-3
         model.project_()
     model.to(torch.bfloat16).project_()
-    assert unit(model.get_parameter("blocks.0.mixer.o.weight"), 0) < 1e-3  # 8 bits an entry, 64 entries
+    # Rounding to 8 bits moves each entry by at most 2^-9 of itself, and so the norm.
+    assert unit(model.get_parameter("blocks.0.mixer.o.weight"), 0) < 2**-9
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, EXACT)])

@@ -81,7 +81,7 @@ def run(
     """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
     from windtunnel.cli.sources import one_of, tokenizer_choice
     from windtunnel.cli.studies import carry_out
-    from windtunnel.comparison.study import StudyRequest
+    from windtunnel.comparison.request import StudyRequest
     from windtunnel.values import parse_settings
 
     sizes = parse_settings(settings)

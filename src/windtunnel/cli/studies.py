@@ -14,7 +14,7 @@ from windtunnel.cli.study_progress import study_progress
 from windtunnel.comparison.announcement import announcement, estimate
 from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.report import terminal_table, write_report
-from windtunnel.comparison.study import StudyRequest, plan_study
+from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.errors import WorkError
 
 

@@ -2,21 +2,16 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from windtunnel.checkpoint import read_json, write_json
-from windtunnel.comparison.arms import Arm, build_arms, parse_arm
+from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.matching import Match
-from windtunnel.comparison.presets import Preset, preset
+from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.tuning import TuningRule
-from windtunnel.data.building import Progress
-from windtunnel.data.corpus import read_corpus
-from windtunnel.data.sampler import Sampler
-from windtunnel.data.shards import Dataset, open_dataset, prepare
+from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.ledger import Ledger, keeps_maps, ledger
@@ -26,38 +21,6 @@ from windtunnel.spec import from_json
 from windtunnel.training.settings import TrainingSettings
 
 FORMAT = 1
-MARGIN = 0.03
-
-
-@dataclass(frozen=True)
-class StudyRequest:
-    """What a user asks for. `settings` hold for every arm (`layers`, `width`, ...); the rest replaces the preset's."""
-
-    arms: tuple[str, ...]
-    out: Path
-    data: tuple[Path, ...] | None = None
-    text_field: str = "text"
-    preset: str = "quick"
-    baseline: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Any = None
-    vocab: int | None = None
-    tokens: int | None = None
-    seeds: int | None = None
-    evaluation_tokens: int | None = None
-    batch_size: int | None = None
-    trials: int | None = None
-    blocks: int | None = None
-    margin: float = MARGIN
-    primary: str | None = None
-    max_epochs: float = 4.0
-    allow_param_gap: bool = False
-    device: str = "auto"
-    dtype: str = "auto"
-    compile: bool = False
-    workers: int | None = None
-    cache: Path | None = None
-    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,45 +121,6 @@ class Study:
         )
 
 
-def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study:
-    """Check everything that can be checked and prepare the data; nothing is written to the study's folder.
-
-    Raises `InputError` for whatever cannot be: unknown arms or settings, sizes that do not divide, a corpus that is too
-    small (with the epochs that it would take), an output folder of another study.
-    """
-    resolved = Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1).resolve()  # type: ignore[arg-type]
-    design = _design(request, resolved.device.type)
-    for text in request.arms:
-        parse_arm(text)
-    _check_arms(request, design)
-    corpus = read_corpus(request.data, request.text_field)
-    choice = request.tokenizer if request.tokenizer is not None else design.vocab
-    dataset = prepare(corpus, choice, design.context, design.evaluation_tokens, request.cache, progress)
-    arms, baseline = _build(request, design, int(dataset.record["vocab"]))
-    longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
-    sampler = Sampler(dataset.train, design.context, 1)
-    steps = max(1, round(longest / (design.batch_size * design.context)))
-    sampler.check_epochs(steps, design.batch_size, request.max_epochs)
-    study = Study(
-        title=" · ".join(arm.label for arm in arms),
-        arms=tuple(arms),
-        baseline=baseline,
-        design=design,
-        data={**dataset.record, "epochs": sampler.epochs(steps, design.batch_size)},
-        execution=Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1),  # type: ignore[arg-type]
-        device=resolved.device.type,
-        dtype=resolved.dtype,
-        margin=request.margin,
-        primary=request.primary,
-        dataset_folder=dataset.folder,
-    )
-    for arm in arms:  # an impossible budget or schedule is found before anything runs
-        study.run_settings(arm, 1e-3, 1)
-        study.trial_settings(arm, 1e-3, design.tuning_fraction)
-    check_folder(study, request.out)
-    return study
-
-
 def check_folder(study: Study, folder: Path) -> None:
     """Refuse a folder that holds something else, naming what differs where it is another study."""
     path = folder / "study.json"
@@ -287,41 +211,6 @@ def _arm_from(data: dict[str, Any], packages: tuple[str, ...]) -> Arm:
             "matching": Match(**data["matching"]),
             "warnings": tuple(data["warnings"]),
         }
-    )
-
-
-def _design(request: StudyRequest, device: str) -> Preset:
-    design = preset(request.preset, device)
-    names = ("tokens", "seeds", "evaluation_tokens", "batch_size", "trials", "blocks", "vocab")
-    changes = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    for name in ("layers", "width", "context"):
-        if name in request.settings:
-            changes[name] = request.settings[name]
-    for name, value in changes.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name}: {value!r} given; a whole number of at least 1")
-    if not 0 < request.margin < math.inf:
-        raise InputError(f"margin: {request.margin} given; a share above 0, e.g. 0.03")
-    if request.primary not in (None, "iso_token", "iso_flop", "iso_time"):
-        raise InputError(f"primary: {request.primary!r} given; iso_token, iso_flop or iso_time")
-    return replace(design, **changes)
-
-
-def _check_arms(request: StudyRequest, design: Preset) -> None:
-    """Find impossible arms before the corpus is read."""
-    _build(request, design, design.vocab or 1024)
-
-
-def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str]:
-    lattice = 8 if design.width < 512 else 64
-    return build_arms(
-        request.arms,
-        request.baseline,
-        design,
-        vocab,
-        {name: value for name, value in request.settings.items() if name != "vocab"},
-        lattice=lattice,
-        allow_gap=request.allow_param_gap,
     )
 
 

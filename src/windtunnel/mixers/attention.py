@@ -159,11 +159,11 @@ class NormalizedAttentionLayer(AttentionLayer):
         q, k = unit_norm(q), unit_norm(k)
         if self.query_key_scale is None:
             return q, k, v
-        scale = self.query_key_scale().view(self.heads, 1, self.head_width)
-        return q * scale, k * scale, v
+        scale = self.query_key_scale().square().view(self.heads, 1, self.head_width)
+        return q * scale, k, v  # (q s) . (k s) = (q s²) . k: one product instead of two, and unit keys in the state
 
     def costs(self, length: int) -> list[Cost]:
         size = self.heads * self.head_width
-        scales = 0.0 if self.query_key_scale is None else 2.0 * size
+        scales = 0.0 if self.query_key_scale is None else 1.0 * size
         norms = Cost("norms", elementwise=2 * 4.0 * size)
         return [*super().costs(length), norms, Cost("scales", elementwise=scales)]
