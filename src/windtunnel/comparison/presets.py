@@ -37,8 +37,8 @@ class Preset:
     blocks: int = 8
     lengths: tuple[int, ...] = (1,)
     second_knob: bool = False
-    sigma: float = 0.012
-    slope: float = 0.40
+    sigma: float = 0.02
+    slope: float = 0.38
 
     @property
     def longest(self) -> float:
