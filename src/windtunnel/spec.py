@@ -118,9 +118,9 @@ def _differences(left: Any, right: Any, path: str) -> Iterator[tuple[str, Any, A
         for name in [*ours, *(n for n in theirs if n not in ours)]:
             if same_kind or (name in ours and name in theirs):
                 yield from _differences(ours.get(name), theirs.get(name), f"{path}.{name}".lstrip("."))
-            elif name in theirs:
+            elif name in theirs and theirs[name] is not None:
                 yield f"{path}.{name}", None, _plain(theirs[name], full=True)
-            else:
+            elif name in ours and ours[name] is not None:
                 yield f"{path}.{name}", _plain(ours[name], full=True), None
     elif isinstance(left, tuple) and isinstance(right, tuple) and len(left) == len(right):
         for index, (one, other) in enumerate(zip(left, right, strict=True)):
