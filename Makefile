@@ -13,7 +13,9 @@ demo: .venv/installed
 test: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
+# The browser's tests need Chromium beside it (Debian: chromium) and are skipped, with the reason, where it is missing.
 test-all: .venv/installed-dev lint
+	$(PIP) -e '.[browser]'
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
 lint: .venv/installed-dev

@@ -32,7 +32,7 @@ def carry_out(request: StudyRequest, as_json: bool) -> None:
     screen = Screen(as_json)
     with stage_progress("data") as prepared:
         study = plan_study(request, prepared)
-    pool = local_pool(study, request.workers)
+    pool = local_pool(study, request.workers, request.device)
     for line in announcement(study, estimate(study, pool.workers)):
         screen.say(line)
     with interruptible(request.out), study_progress(study, request.out) as progress:

@@ -3,11 +3,14 @@
 import datetime
 import fcntl
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arms import Arm
@@ -63,15 +66,14 @@ def run_study(
         return assemble(folder)
 
 
-def local_pool(study: Study, workers: int | None) -> LocalPool:
-    """One process a core on a CPU, one a device on GPUs."""
-    import os
-
-    import torch
-
+def local_pool(study: Study, workers: int | None = None, device: str = "auto") -> LocalPool:
+    """One process a core on a CPU, one a device on GPUs; `device` "cuda:1" takes that one alone."""
     if study.device != "cuda":
         return LocalPool(workers or os.cpu_count() or 1)
-    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+    if ":" in device:
+        devices = [devices[int(device.split(":")[1])]]
     return LocalPool(workers or len(devices), devices)
 
 

@@ -53,7 +53,7 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Processes of this machine: one a core with one thread each, or one a device.
+    """Processes of this machine: one a core with one thread each, or one a GPU (named as in CUDA_VISIBLE_DEVICES).
 
     A worker that dies costs its job one attempt; jobs continue from their last saved state. Workers end with their
     parent, however it ends.
@@ -130,7 +130,9 @@ def _begin(tokens: Any, parent: int, slots: Any) -> None:
     global _counter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _counter = tokens
-    os.environ["WINDTUNNEL_DEVICE"] = slots.get()
+    device = slots.get()
+    if device != "cpu":  # before CUDA starts, so that "cuda" means this worker's own device
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     import torch
 
     torch.set_num_threads(1)

@@ -58,6 +58,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     """
     execution = Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1)  # type: ignore[arg-type]
     resolved = execution.resolve()
+    execution = execution.replace(device=resolved.device.type)  # each worker sees one device
     design = _design(request, resolved.device.type)
     _build(request, design, design.vocab or 1024)  # impossible arms are found before the corpus is read
     corpus = read_corpus(request.data, request.text_field)
