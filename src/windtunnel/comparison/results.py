@@ -195,21 +195,23 @@ def _settings(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def _power(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the study could see, by the noise that it measured; the preset's prior where it has none."""
+    """What the study could see: by the noise that it measured, and as it was announced from the preset's prior."""
     measured = [one["sd_paired"] for one in comparisons if one.get("sd_paired")]
     slopes = [one["slope"]["baseline"] for one in comparisons if one["slope"].get("baseline")]
-    sigma = float(np.median(measured)) if measured else study.design.sigma
-    slope = slopes[0] if slopes else study.design.slope
+    count = max(1, len(study.variants))
+    announced = _visible(study, study.design.sigma, study.design.slope, count)
+    if not measured or not slopes:
+        return {**announced, "prior": True, "announced": announced}
+    return {**_visible(study, float(np.median(measured)), slopes[0], count), "prior": False, "announced": announced}
+
+
+def _visible(study: Study, sigma: float, slope: float, comparisons: int) -> dict[str, Any]:
+    """The smallest difference, and the speedup that it stands for, seen with a power of 0.8."""
     if study.design.seeds < 2:
-        return {"sigma": sigma, "slope": slope, "prior": True, "detectable_delta": None, "detectable_speedup": None}
-    delta = detectable(study.design.seeds, alpha=0.05 / max(1, len(comparisons))) * sigma
-    return {
-        "sigma": sigma,
-        "slope": slope,
-        "prior": not measured,
-        "detectable_delta": delta,
-        "detectable_speedup": detectable_speedup(delta, slope) if slope > 0 else None,
-    }
+        return {"sigma": sigma, "slope": slope, "detectable_delta": None, "detectable_speedup": None}
+    delta = detectable(study.design.seeds, alpha=0.05 / comparisons) * sigma
+    speedup = detectable_speedup(delta, slope) if slope > 0 else None
+    return {"sigma": sigma, "slope": slope, "detectable_delta": delta, "detectable_speedup": speedup}
 
 
 def _data(study: Study) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The verdict: one finding an arm, the speedups as a forest plot, and the seeds behind them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from windtunnel.comparison.report import wording
 from windtunnel.comparison.report.reading import (
     MEASURE_NAMES,
@@ -231,13 +234,22 @@ def _differences(study: Study, paired: list[tuple[Comparison, list[float]]]) -> 
 
 
 def _power(study: Study) -> str:
-    sigma, delta = study.number("power", "sigma"), study.number("power", "detectable_delta")
-    speedup = study.number("power", "detectable_speedup")
+    """What the study said it could see before it ran, and what the noise that it measured says."""
+    power = mapping(study.raw.get("power"))
+    announced = mapping(power.get("announced")) or (power if power.get("prior") else {})
+    before = _visible(announced, "Said before it ran: this study can see", "assumed")
+    after = "" if power.get("prior") else _visible(power, "By the noise that it measured it could see", "measured")
+    return " ".join(part for part in (before, after) if part)
+
+
+def _visible(power: Mapping[str, Any], start: str, source: str) -> str:
+    delta, speedup = (figures.number_or_none(power.get(f"detectable_{name}")) for name in ("delta", "speedup"))
     if delta is None:
         return ""
     times = "" if speedup is None else f", a speedup of about {figures.ratio(speedup)} ({figures.saving(speedup)})"
-    noise = "" if sigma is None else f" (s.d. of a difference {figures.fixed(sigma)})"
-    return f"Said before it ran: this study can see a difference of {figures.fixed(delta)} nats{times}{noise}."
+    sigma = figures.number_or_none(power.get("sigma"))
+    noise = "" if sigma is None else f" (s.d. of a difference {figures.fixed(sigma)}, {source})"
+    return f"{start} a difference of {figures.fixed(delta)} nats{times}{noise}."
 
 
 def _targets(study: Study) -> Chart | None:
