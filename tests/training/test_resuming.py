@@ -20,6 +20,7 @@ from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.training.interruption import Interrupted
+from windtunnel.training.logs import MetricsLog
 from windtunnel.training.run import RunResult, train
 from windtunnel.training.settings import TrainingSettings
 
@@ -254,3 +255,16 @@ def test_damage_is_named_and_the_way_out_works(
     last.rmdir()
     train(spec, settings, dataset, folder, ONE_THREAD, resume=True, events=False)
     assert_same(folder, uninterrupted[0])
+
+
+def test_a_log_that_is_cut_back_counts_from_where_it_was_cut(tmp_path: Path) -> None:
+    """Killed twice before a row was written in between: the second checkpoint must not count what the first cut off."""
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsLog(path)
+    first.append({"step": 1})
+    length = first.settle()
+    first.append({"step": 2})
+    first.close()
+    second = MetricsLog(path, length)
+    assert second.settle() == length == path.stat().st_size
+    second.close()

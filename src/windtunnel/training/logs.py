@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class MetricsLog:
             )
         self._file = path.open("ab")
         self._file.truncate(length)
+        self._file.seek(0, os.SEEK_END)  # what was cut off must not count in the next checkpoint's length
         self._buffer: list[str] = []
         self._flushed = time.monotonic()
 
