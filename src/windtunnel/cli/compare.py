@@ -23,7 +23,7 @@ _EXAMPLE = """Examples:
 
 windtunnel compare llama palm diff_transformer ngpt --data my.txt --preset quick --out studies/first
 
-windtunnel compare llama wide=llama:width=96 palm:parallel=false --seeds 3 --out studies/own
+windtunnel compare llama palm serial=palm:parallel=false --seeds 3 --out studies/own
 
 An arm is [label=]recipe[:setting=value,...]. Presets: smoke, quick, standard, strict.
 

@@ -35,7 +35,6 @@ class Preset:
     warmup: float = 0.03
     cooldown: float = 0.2
     blocks: int = 8
-    lengths: tuple[int, ...] = (1,)
     second_knob: bool = False
     sigma: float = 0.02
     slope: float = 0.38
@@ -88,7 +87,6 @@ _CPU = {
         seeds=5,
         horizons=(0.25, 0.5, 1.0, 2.0),
         evaluation_tokens=2**20,
-        lengths=(1, 2, 4),
     ),
 }
 _CPU["strict"] = replace(_CPU["standard"], name="strict", seeds=10, tuning_fraction=1.0, second_knob=True)

@@ -68,7 +68,10 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
     sampler = Sampler(dataset.train, design.context, 1)
     steps = max(1, round(longest / (design.batch_size * design.context)))
-    sampler.check_epochs(steps, design.batch_size, request.max_epochs)
+    try:
+        sampler.check_epochs(steps, design.batch_size, request.max_epochs)
+    except InputError as error:
+        raise InputError(f"{error}; the longest horizon is {design.longest:g} x --tokens") from None
     study = Study(
         title=" · ".join(arm.label for arm in arms),
         arms=tuple(arms),
