@@ -113,9 +113,15 @@ def test_weights_stay_on_the_sphere() -> None:
         optimiser.step()
         assert unit(model.get_parameter("head.weight"), 1) > 1e-3
         model.project_()
+
+
+def test_weights_stored_in_bfloat16_stay_near_the_sphere() -> None:
+    """At the published width of 1024, where the rounding of many entries averages out: 0.9997 to 1.0003."""
+    model = wt.build(wt.recipes.get("ngpt")(vocab=50, layers=1, width=1024, hidden=1536))
     model.to(torch.bfloat16).project_()
-    # Rounding to 8 bits moves each entry by at most 2^-9 of itself, and so the norm.
-    assert unit(model.get_parameter("blocks.0.mixer.o.weight"), 0) < 2**-9
+    for name, role in roles(model).items():
+        if role.kind != "gain":
+            assert unit(model.get_parameter(name), 0 if role.kind == "writes" else 1) < 4e-4, name
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, EXACT)])

@@ -6,7 +6,6 @@ k query head size, v value head size or vocabulary, n rows, r rotated features.
 
 from windtunnel.kernels.attention import attention, attention_reference
 from windtunnel.kernels.differential import differential_attention, differential_attention_reference
-from windtunnel.kernels.gated import gated, gated_reference
 from windtunnel.kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
@@ -15,14 +14,13 @@ from windtunnel.kernels.linear_cross_entropy import (
 from windtunnel.kernels.memory import tune_allocator
 from windtunnel.kernels.rms_norm import rms_norm, rms_norm_reference, unit_norm, unit_norm_reference
 from windtunnel.kernels.rotary import rotate, rotate_reference
+from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 
 __all__ = [
     "attention",
     "attention_reference",
     "differential_attention",
     "differential_attention_reference",
-    "gated",
-    "gated_reference",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "linear_token_losses",
@@ -30,6 +28,8 @@ __all__ = [
     "rms_norm_reference",
     "rotate",
     "rotate_reference",
+    "sphere_step",
+    "sphere_step_reference",
     "tune_allocator",
     "unit_norm",
     "unit_norm_reference",
