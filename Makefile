@@ -5,7 +5,7 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all proof lint clean
 
 demo: .venv/installed
 	$(BIN)/windtunnel compare llama palm diff_transformer ngpt --preset quick --out studies/demo
@@ -17,6 +17,10 @@ test: .venv/installed-dev lint
 test-all: .venv/installed-dev lint
 	$(PIP) -e '.[browser]'
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+
+# Runs what compares with something independent, and writes what it saw into docs/proof.md.
+proof: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu" --write-proof
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from types import SimpleNamespace
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -16,6 +17,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from tests import proof as proofs  # noqa: E402
+from windtunnel.recipes import names  # noqa: E402
 from windtunnel.spec import Spec  # noqa: E402
 
 # Specs coerce and check their own fields; the hook would refuse what they are about to coerce.
@@ -34,3 +37,38 @@ settings.load_profile("ci" if os.environ.get("CI") else "windtunnel")
 def seeded() -> None:
     """Every test starts from the same random state, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def proof(request: pytest.FixtureRequest) -> proofs.Proof:
+    """Note what this test held to something independent, and how far apart they were (tests/proof.py)."""
+
+    def note(subject: str, against: str, /, **differences: float) -> None:
+        record = {"subject": subject, "against": against, "differences": differences}
+        request.node.user_properties.append((proofs.PROPERTY, record))
+
+    return note
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-proof", action="store_true", help="write what the tests compared into docs/proof.md")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only what compares with something independent is run to write the page."""
+    if config.getoption("--write-proof"):
+        items[:] = [item for item in items if proofs.PROPERTY in getattr(item, "fixturenames", ())]
+
+
+_RECORDS: list[dict[str, Any]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        _RECORDS.extend(record for name, record in report.user_properties if name == proofs.PROPERTY)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Only where all went well, and only in the process that sees every report."""
+    if session.config.getoption("--write-proof") and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+        proofs.PAGE.write_text(proofs.page(proofs.PAGE.read_text(), _RECORDS, names()))

@@ -10,20 +10,20 @@ from windtunnel import recipes
 from windtunnel.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from windtunnel.model import LanguageModel, LanguageModelLayer
+    from windtunnel.root import Model, ModelLayer
     from windtunnel.runs import load
     from windtunnel.spec import from_json
 
 _LAZY = {"load": "windtunnel.runs", "from_json": "windtunnel.spec"}
 
 
-def build(spec: "LanguageModel", seed: int = 0) -> "LanguageModelLayer":
+def build(spec: "Model", seed: int = 0) -> "ModelLayer":
     """The module of a spec with initial values drawn from (seed, parameter name)."""
     return spec.build().initialize(seed)
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        importlib.import_module("windtunnel.model")  # defines the kinds of part that a spec can hold
+        importlib.import_module("windtunnel.parts")  # defines the kinds of part that a spec can hold
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

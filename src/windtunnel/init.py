@@ -84,6 +84,9 @@ def initialize(model: nn.Module, initial: Initial, seed: int, layers: int) -> No
         if role.constant is not None:
             parameter.fill_(role.constant)
             continue
+        if role.draw is not None:
+            parameter.copy_(role.draw(parameter.shape, generator(seed, name)))
+            continue
         deviation = role.deviation if role.deviation is not None else initial.deviation(role, layers)
         values = torch.empty(parameter.shape, dtype=torch.float32)
         parameter.copy_(values.normal_(0.0, deviation, generator=generator(seed, name)))

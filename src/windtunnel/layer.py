@@ -1,6 +1,7 @@
 """What every layer is given and gives back: the context of a call, roles of parameters, costs."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -20,12 +21,14 @@ class Role(NamedTuple):
     fan_in:   number of inputs that are summed.
     constant: the initial value where the layer itself fixes it (gains: 1).
     deviation: standard deviation where the layer itself fixes it (the lambda vectors of DiffAttention: 0.1).
+    draw: the initial values themselves, from (shape, random stream), where the layer fixes another distribution.
     """
 
     kind: RoleKind
     fan_in: int = 1
     constant: float | None = None
     deviation: float | None = None
+    draw: Callable[[torch.Size, torch.Generator], Tensor] | None = None
 
 
 class Cost(NamedTuple):
@@ -59,12 +62,34 @@ class Context:
     """What the layers of one forward pass share.
 
     positions: [t], the same for every row. documents: [b t] ids, or None if no row crosses a boundary.
+    tokens: [b t] ids (hash routing reads them). layer: the index of the block that is called.
+    seed: the randomness of a training step; None in evaluation and in decoding, where every layer is deterministic and
+    nothing that belongs to training alone applies (router noise, expert capacity).
     tables: values that layers share within this pass (rotary tables, masks), filled on first use.
     """
 
     positions: Tensor
     documents: Tensor | None = None
+    tokens: Tensor | None = None
+    seed: int | None = None
+    layer: int = 0
     tables: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def starts(self) -> Tensor | None:
+        """[b t], True at the first token of each document but not at the beginning of a row; None without documents."""
+        if self.documents is None:
+            return None
+        if "starts" not in self.tables:
+            before = torch.cat([self.documents[:, :1], self.documents[:, :-1]], dim=1)
+            self.tables["starts"] = self.documents != before
+        starts: Tensor = self.tables["starts"]
+        return starts
+
+    def generator(self, name: str) -> torch.Generator:
+        """A random stream on the CPU for (seed, layer, name); only where there is a seed."""
+        digest = hashlib.sha256(f"{self.seed}/{self.layer}/{name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     def mask(self, keys: int, window: int | None = None) -> Tensor | None:
         """Which keys each query may see, [t s] or [b 1 t s] (True = attend); None where plain causal order suffices.
@@ -144,7 +169,10 @@ class MLPOutput(NamedTuple):
 
 
 class MLPLayer(Layer):
-    """Base of MLP modules: `forward(x [b t d]) -> MLPOutput`."""
+    """Base of MLP modules: `forward(x [b t d], context, route) -> MLPOutput`.
+
+    route: a decision made elsewhere by this layer's own `route`; only experts have one.
+    """
 
     mechanism = "MLP"
 

@@ -59,7 +59,7 @@ class PreNormLayer(ResidualLayer):
         x = x + mixed
         if mlp is None or self.mlp_norm is None:
             return BlockOutput(x, state)
-        out = mlp(self.mlp_norm(x))
+        out = mlp(self.mlp_norm(x), context)
         return BlockOutput(x + out.hidden, state, out.losses, out.metrics)
 
     def costs(self, length: int) -> list[Cost]:
@@ -68,7 +68,7 @@ class PreNormLayer(ResidualLayer):
 
 
 class Parallel(Residual):
-    """x + mixer(n) + mlp(n) with one shared norm n = norm(x) (GPT-J; PaLM section 2)."""
+    """x + mixer(n) + mlp(n, context) with one shared norm n = norm(x) (GPT-J; PaLM section 2)."""
 
     norm: Norm
 
@@ -88,7 +88,7 @@ class ParallelLayer(ResidualLayer):
         assert mlp is not None
         n = self.norm(x)
         mixed, state = mixer(n, context, state)
-        out = mlp(n)
+        out = mlp(n, context)
         return BlockOutput(x + mixed + out.hidden, state, out.losses, out.metrics)
 
     def costs(self, length: int) -> list[Cost]:
@@ -126,7 +126,7 @@ class NormalizedLayer(ResidualLayer):
         x = sphere_step(x, mixed, self.mixer_rate().abs())
         if mlp is None or self.mlp_rate is None:
             return BlockOutput(x, state)
-        out = mlp(x)
+        out = mlp(x, context)
         x = sphere_step(x, out.hidden, self.mlp_rate().abs())
         return BlockOutput(x, state, out.losses, out.metrics)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.checkpoint import checkpoints, fill_model, read_index, read_json
 from windtunnel.checkpoint import load as load_checkpoint
 from windtunnel.data.tokenizers import Tokenizer, load_tokenizer
 from windtunnel.errors import InputError
-from windtunnel.model import LanguageModel, LanguageModelLayer
+from windtunnel.root import Model, ModelLayer
 from windtunnel.spec import from_json
 
 
@@ -21,9 +22,9 @@ class Run:
     record: `run.json`, with "result" (`result.json`, None while unfinished) and "checkpoint" (the folder read).
     """
 
-    model: LanguageModelLayer
+    model: ModelLayer
     tokenizer: Tokenizer | None
-    spec: LanguageModel
+    spec: Model
     record: dict[str, Any]
 
 
@@ -53,9 +54,9 @@ def load(
     return Run(model.eval(), tokenizer, spec, {**record, "result": result, "checkpoint": str(source)})
 
 
-def _read_spec(path: Path, record: dict[str, Any], packages: tuple[str, ...]) -> LanguageModel:
+def _read_spec(path: Path, record: dict[str, Any], packages: tuple[str, ...]) -> Model:
     spec = from_json(read_json(path), packages, path="spec")
-    if not isinstance(spec, LanguageModel):
+    if not isinstance(spec, Model):
         raise InputError(f"{path}: a {spec.kind}, not a language model")
     if spec.fingerprint() != record["identity"]["spec"]["fingerprint"]:
         raise InputError(f"{path}: changed since the run was begun: its fingerprint is not the one in run.json")

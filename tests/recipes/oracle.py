@@ -23,8 +23,13 @@ Weights = Mapping[str, Tensor]
 Mapped = Callable[[Weights], dict[str, Tensor]]
 
 
-def agree(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped, without: tuple[str, ...] = ()) -> None:
-    """Logits, the loss, and the gradient of each of our parameters, but for those whose name ends with `without`."""
+def agree(
+    ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped, without: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Logits, the loss, and the gradient of each of our parameters, but for those whose name ends with `without`.
+
+    Returns the largest differences, in the form that the fixture `proof` takes.
+    """
     theirs = theirs.to(torch.float64).eval()
     names = set(theirs.state_dict())
     weights = dict(ours.named_parameters())
@@ -34,31 +39,34 @@ def agree(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped, without: 
     tokens = tokens_for(ours.spec, batch=3, length=24)
     expected = functional_call(theirs, given, (tokens,)).logits
     logits = ours(tokens).logits
-    near(logits, expected, VALUES, "logits")
+    values, slopes = near(logits, expected, VALUES, "logits"), [0.0]
     gradients = _gradients(logits, tokens, weights)
     for name, gradient in _gradients(expected, tokens, weights).items():
         if not name.endswith(without or ("\0",)):
-            near(gradients[name], gradient, GRADIENTS, name)
+            slopes.append(near(gradients[name], gradient, GRADIENTS, name))
+    return {"logits": values, "gradients": max(slopes)}
 
 
 @torch.no_grad()
-def decode_alike(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped) -> None:
-    """Both caches, filled by chunks, give the same logits."""
+def decode_alike(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped) -> dict[str, float]:
+    """Both caches, filled by chunks, give the same logits; returns the largest difference as `agree` does."""
     theirs = theirs.to(torch.float64).eval()
     theirs.load_state_dict(mapped(dict(ours.named_parameters())), strict=False)
     tokens = tokens_for(ours.spec, batch=2, length=sum(CHUNKS))
-    state, cache = ours.initial_state(2), None
+    state, cache, errors = ours.initial_state(2), None, []
     for chunk in tokens.split(CHUNKS, dim=1):
         out = ours(chunk, state=state)
         other = theirs(chunk, past_key_values=cache, use_cache=True)
         state, cache = out.state, other.past_key_values
-        near(out.logits, other.logits, VALUES, "logits")
+        errors.append(near(out.logits, other.logits, VALUES, "logits"))
+    return {"decoding": max(errors)}
 
 
-def near(ours: Tensor, theirs: Tensor, tolerance: float, what: str) -> None:
+def near(ours: Tensor, theirs: Tensor, tolerance: float, what: str) -> float:
     """Largest difference at most `tolerance` times the largest entry (some gradients are zero but for rounding)."""
     error = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=NOTHING)).item()
     assert error <= tolerance, f"{what}: {error:.2g}"
+    return float(error)
 
 
 def _gradients(logits: Tensor, tokens: Tensor, weights: Weights) -> dict[str, Tensor]:

@@ -160,7 +160,7 @@ def test_at_rate_one_the_stream_is_the_last_branch() -> None:
     x = F.normalize(torch.randn(2, 7, 64, dtype=torch.float64), dim=-1)
     context = Context(torch.arange(7))
     mixed = F.normalize(block.mixer(x, context)[0], dim=-1)
-    expected = F.normalize(block.mlp(mixed).hidden, dim=-1)
+    expected = F.normalize(block.mlp(mixed, Context(torch.arange(mixed.shape[1]))).hidden, dim=-1)
     torch.testing.assert_close(block(x, context).hidden, expected, rtol=0, atol=EXACT)
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from windtunnel.data.shards import Dataset
 from windtunnel.execution import Execution
-from windtunnel.training.loop import Trainer
+from windtunnel.training.loop import Step, Trainer
 from windtunnel.training.run import train
 from windtunnel.training.watch import Watch
 
@@ -54,9 +53,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """From step 18 on, losses are not a number."""
     advance = Trainer.advance
 
-    def poison(self: Trainer, step: int, horizon: float | None) -> tuple[float, Tensor, Tensor]:
-        rate, loss, norm = advance(self, step, horizon)
-        return rate, loss * (torch.nan if step >= 18 else 1), norm
+    def poison(self: Trainer, step: int, horizon: float | None) -> Step:
+        done = advance(self, step, horizon)
+        return done._replace(loss=done.loss * (torch.nan if step >= 18 else 1))
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", poison)

@@ -80,7 +80,7 @@ def _ours(shape: Shape, weights: dict[str, Tensor], batch: Batch, allocator: boo
 
     def step() -> float:
         with resolved.applied() if allocator else nullcontext():
-            _, loss, norm = trainer.advance(0, 1.0)
+            _, loss, norm, _ = trainer.advance(0, 1.0)
             norm.item()
             return loss.item()
 

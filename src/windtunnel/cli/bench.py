@@ -1,8 +1,10 @@
 """`windtunnel bench`: speed as ratios against rivals, each figure with its spread."""
 
 import dataclasses
+import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +26,10 @@ Takes some minutes, and a machine that does nothing else.
 """
 
 
+# Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
+KERNELS: dict[str, str] = {}
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     room = typer.Typer(
@@ -31,6 +37,10 @@ def register(app: typer.Typer) -> None:
     )
     room.callback()(_bench)
     room.command("train", epilog=_EXAMPLE)(train)
+    for name, words in KERNELS.items():
+        room.command(name, help=words, epilog=f"Example:\n\nwindtunnel bench {name} --rounds 10 --json > {name}.json")(
+            _verb(name)
+        )
     app.add_typer(room)
 
 
@@ -62,6 +72,23 @@ def train(
     result = train_speed.run(Shape(**shape), rounds, steps, threads, overhead_steps, say=_say)
     table = train_speed.table(result)
     Screen(as_json).finish(result, table.caption, table.rich(), "\n" + table.note)
+
+
+def _verb(name: str) -> Callable[..., None]:
+    def verb(
+        rounds: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Turns of every contestant.")] = 7,
+        threads: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = 2,
+        as_json: Json = False,
+    ) -> None:
+        for option, value in (("rounds", rounds), ("threads", threads)):
+            if value < 1:
+                raise InputError(f"--{option}: expected at least 1, got {value}")
+        module = importlib.import_module(f"windtunnel.bench.{name}")
+        result = module.run(rounds=rounds, threads=threads, say=_say)
+        table = module.table(result)
+        Screen(as_json).finish(result, table.caption, table.rich(), "\n" + table.note)
+
+    return verb
 
 
 def _say(words: str) -> None:

@@ -16,8 +16,8 @@ from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, hardware_name
 from windtunnel.ledger import n_body
-from windtunnel.model import LanguageModel
 from windtunnel.recipes.sizing import Training
+from windtunnel.root import Model
 from windtunnel.training.progress import duration
 from windtunnel.training.run import RunResult, train
 from windtunnel.training.settings import TrainingSettings
@@ -48,7 +48,7 @@ class Request:
 class Plan(NamedTuple):
     """A run that can begin; `remarks` say where the recipe's own training leaves the common settings."""
 
-    spec: LanguageModel
+    spec: Model
     settings: TrainingSettings
     dataset: Dataset
     epochs: float
@@ -126,7 +126,7 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     resolved = request.execution.resolve()
     rate = "given" if request.training["learning_rate"] is not None else f"{request.recipe}'s own at width {spec.width}"
     lines = {
-        "model": f"{request.recipe}: {len(spec.blocks)} layers, width {spec.width}, {short(n_body(spec))} body "
+        "model": f"{request.recipe}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
         f"parameters, vocab {spec.vocab}",
         "data": f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})",
         "budget": f"{grouped(settings.steps * settings.step_tokens)} tokens, {plan.epochs:.2f} epochs: "

@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from windtunnel.data.shards import Dataset
-    from windtunnel.model import LanguageModel
+    from windtunnel.root import Model
 
 
 class Source(NamedTuple):
     """A spec and where it came from; recipe is None for one read from a file. length: of the sequences in question."""
 
-    spec: "LanguageModel"
+    spec: "Model"
     recipe: str | None
     origin: str
     length: int
 
 
-def recipe_spec(name: str, settings: Mapping[str, Any]) -> "LanguageModel":
+def recipe_spec(name: str, settings: Mapping[str, Any]) -> "Model":
     """The spec of a recipe; unknown names and settings are refused with the nearest ones."""
-    from windtunnel.model import LanguageModel
+    from windtunnel.root import Model
 
     spec = recipes.build(name, **settings)
-    if not isinstance(spec, LanguageModel):
-        raise InputError(f"recipe {name!r} gives a {type(spec).__name__}; expected a LanguageModel")
+    if not isinstance(spec, Model):
+        raise InputError(f"recipe {name!r} gives a {type(spec).__name__}; expected a Model")
     return spec
 
 
@@ -53,15 +53,16 @@ def find_spec(name: str, settings: Mapping[str, Any], packages: Sequence[str], c
     return Source(spec, None, str(file), context or spec.context)
 
 
-def read_spec(file: Path, packages: Sequence[str]) -> "LanguageModel":
+def read_spec(file: Path, packages: Sequence[str]) -> "Model":
     """The language model that a JSON file describes."""
+    import windtunnel.parts  # noqa: F401 - defines the kinds that the file may hold
     from windtunnel.checkpoint import read_json
-    from windtunnel.model import LanguageModel
+    from windtunnel.root import Model
     from windtunnel.spec import from_json
 
     spec = from_json(read_json(file), packages)
-    if not isinstance(spec, LanguageModel):
-        raise InputError(f"{file}: holds a {spec.kind}; expected a LanguageModel")
+    if not isinstance(spec, Model):
+        raise InputError(f"{file}: holds a {spec.kind}; expected a Model")
     return spec
 
 

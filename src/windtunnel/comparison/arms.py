@@ -1,6 +1,6 @@
 """Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +9,9 @@ from windtunnel.comparison.matching import Match, Shape, match, match_by_width
 from windtunnel.comparison.presets import Preset
 from windtunnel.errors import InputError
 from windtunnel.ledger import n_body
-from windtunnel.mixers import Attention, DiffAttention
-from windtunnel.model import LanguageModel
 from windtunnel.recipes.sizing import Training
-from windtunnel.spec import fields
+from windtunnel.root import Model
+from windtunnel.spec import Spec, fields
 from windtunnel.values import parse_setting
 
 # Settings of an arm that concern the run, not the architecture: they make the controls of the tool itself.
@@ -39,7 +38,7 @@ class Arm:
 
     label: str
     recipe: str
-    spec: LanguageModel
+    spec: Model
     training: Training
     matching: Match
     settings: dict[str, Any]
@@ -175,25 +174,28 @@ def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
     return count
 
 
-def _shape(spec: LanguageModel) -> Shape:
-    mixer = spec.blocks[0].mixer
-    heads = mixer.heads if isinstance(mixer, Attention | DiffAttention) else 1
-    hidden = dict(fields(spec.blocks[0].mlp)).get("hidden", 0) if spec.blocks[0].mlp is not None else 0
-    period = next(
-        (
-            p
-            for p in range(1, len(spec.blocks))
-            if all(a == b for a, b in zip(spec.blocks, spec.blocks[p:], strict=False))
-        ),
-        1,
-    )
-    return Shape(width=spec.width, layers=len(spec.blocks), heads=heads, hidden=hidden, period=period)
+def _shape(spec: Model) -> Shape:
+    """The sizes to turn: the first number of heads and the first feed-forward width found, and the pattern's period."""
+    layers = spec.layers
+    period = next((p for p in range(1, len(layers)) if layers[p:] == layers[:-p]), 1)
+    heads, hidden = _first(layers, "heads"), _first(layers, "hidden")
+    return Shape(width=spec.width, layers=len(layers), heads=heads or 1, hidden=hidden or 0, period=period)
 
 
-def _spec(request: ArmRequest, settings: Mapping[str, Any]) -> LanguageModel:
+def _first(specs: Iterable[Any], name: str) -> int | None:
+    """The first field of that name in a tree of parts."""
+    for spec in specs:
+        values = dict(fields(spec)) if isinstance(spec, Spec) else {}
+        found = values.get(name) or _first(values.values(), name)
+        if found:
+            return int(found)
+    return None
+
+
+def _spec(request: ArmRequest, settings: Mapping[str, Any]) -> Model:
     spec = recipes.build(request.recipe, **settings)
-    if not isinstance(spec, LanguageModel):
-        raise InputError(f"recipe {request.recipe!r} gives a {type(spec).__name__}; expected a LanguageModel")
+    if not isinstance(spec, Model):
+        raise InputError(f"recipe {request.recipe!r} gives a {type(spec).__name__}; expected a Model")
     return spec
 
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
 from windtunnel.data.shards import open_dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
-from windtunnel.model import LanguageModel
+from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.progress import Progress
 from windtunnel.training.run import train
@@ -45,7 +46,7 @@ def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[st
     spec, settings, execution = (
         from_json(payload[name], payload["packages"]) for name in ("spec", "settings", "execution")
     )
-    assert isinstance(spec, LanguageModel)
+    assert isinstance(spec, Model)
     assert isinstance(settings, TrainingSettings)
     assert isinstance(execution, Execution)
     dataset = open_dataset(Path(payload["dataset"]), verify=False)

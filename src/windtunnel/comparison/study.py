@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.matching import Match
@@ -15,8 +16,8 @@ from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.ledger import Ledger, keeps_maps, ledger
-from windtunnel.model import LanguageModel
 from windtunnel.recipes.sizing import Training
+from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.settings import TrainingSettings
 
@@ -202,7 +203,7 @@ def _arm_json(arm: Arm) -> dict[str, Any]:
 
 def _arm_from(data: dict[str, Any], packages: tuple[str, ...]) -> Arm:
     spec = from_json(data["spec"], packages)
-    assert isinstance(spec, LanguageModel)
+    assert isinstance(spec, Model)
     return Arm(
         **{
             **data,

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
 from windtunnel.data.sampler import Sampler
 from windtunnel.data.shards import Dataset, default_cache, open_dataset
 from windtunnel.execution import Execution, Resolved, measured_peak
-from windtunnel.model import LanguageModel
+from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Trainer
 from windtunnel.training.settings import TrainingSettings
@@ -26,7 +27,7 @@ _AGREEMENT = 0.05
 class Timed:
     """An arm ready to be timed; every call runs real training steps, data loading included."""
 
-    def __init__(self, spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, resolved: Resolved) -> None:
+    def __init__(self, spec: Model, settings: TrainingSettings, dataset: Dataset, resolved: Resolved) -> None:
         sampler = Sampler(dataset.train, settings.context, settings.data_seed)
         self.trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
         self.compile_seconds = self.trainer.warm_up() if resolved.compile else 0.0
@@ -54,7 +55,7 @@ class Timed:
                 return
 
 
-def seconds_a_step(spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, execution: Execution) -> float:
+def seconds_a_step(spec: Model, settings: TrainingSettings, dataset: Dataset, execution: Execution) -> float:
     """A quick estimate for the announcement: the median of a few steps."""
     resolved = execution.resolve()
     with resolved.applied():
@@ -111,7 +112,7 @@ def measure(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str,
 
 def _timed(arm: dict[str, Any], dataset: Dataset, resolved: Resolved) -> Timed:
     spec, settings = from_json(arm["spec"], arm["packages"]), from_json(arm["settings"], arm["packages"])
-    assert isinstance(spec, LanguageModel)
+    assert isinstance(spec, Model)
     assert isinstance(settings, TrainingSettings)
     return Timed(spec, settings, dataset, resolved)
 

@@ -15,7 +15,7 @@ from windtunnel.kernels import blocked
 from windtunnel.layer import Cost, Layer
 from windtunnel.ledger.memory import Memory, crossover, curve, memory
 from windtunnel.ledger.parameters import Parameters, count
-from windtunnel.model import LanguageModel, LanguageModelLayer
+from windtunnel.root import Model, ModelLayer
 
 ADAMW = 14.0  # operations per parameter and step
 PROJECTION = 4.0
@@ -93,7 +93,7 @@ def keeps_maps(length: int, device: str = "cpu", dtype: str = "float32", compile
     return device == "cpu" and dtype in ("float32", "float64") and not compiled and 1 < length <= blocked.LONGEST
 
 
-def ledger(spec: LanguageModel, length: int, maps_kept: bool | None = None) -> Ledger:
+def ledger(spec: Model, length: int, maps_kept: bool | None = None) -> Ledger:
     """The ledger of a spec. maps_kept: None takes what an eager float32 run on a CPU does at this length."""
     kept = keeps_maps(length) if maps_kept is None else maps_kept
     with torch.device("meta"):
@@ -121,7 +121,7 @@ def ledger(spec: LanguageModel, length: int, maps_kept: bool | None = None) -> L
     )
 
 
-def decode_flops(model: LanguageModelLayer, position: int) -> float:
+def decode_flops(model: ModelLayer, position: int) -> float:
     """Forward FLOPs of the token at `position` (counted from 1), everything before it cached.
 
     Costs are means over a sequence, so the last token's is the difference of two totals.
@@ -130,7 +130,7 @@ def decode_flops(model: LanguageModelLayer, position: int) -> float:
     return position * _mean(model, position) - before
 
 
-def _mean(model: LanguageModelLayer, length: int) -> float:
+def _mean(model: ModelLayer, length: int) -> float:
     return sum(cost.model for cost in model.costs(length))
 
 
@@ -149,7 +149,7 @@ def _training(costs: list[Cost], kept: bool) -> Work:
     return Work(3 * forward.model, 3 * forward.dense, 3 * forward.hardware + again, 3 * forward.elementwise)
 
 
-def _rows(model: LanguageModelLayer, costs: list[Cost]) -> tuple[Row, ...]:
+def _rows(model: ModelLayer, costs: list[Cost]) -> tuple[Row, ...]:
     parameters = _parameters_by_mechanism(model)
     names = dict.fromkeys([*(cost.mechanism for cost in costs), *parameters])
     rows = []
@@ -160,7 +160,7 @@ def _rows(model: LanguageModelLayer, costs: list[Cost]) -> tuple[Row, ...]:
     return tuple(row for row in rows if any(row[1:]))
 
 
-def _parameters_by_mechanism(model: LanguageModelLayer) -> dict[str, int]:
+def _parameters_by_mechanism(model: ModelLayer) -> dict[str, int]:
     """A parameter belongs to the nearest layer around it that names a mechanism."""
     found: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -172,7 +172,7 @@ def _parameters_by_mechanism(model: LanguageModelLayer) -> dict[str, int]:
     return found
 
 
-def _optimiser(model: LanguageModelLayer, n_total: int) -> dict[str, float]:
+def _optimiser(model: ModelLayer, n_total: int) -> dict[str, float]:
     projected = 0
     if model.normalized:
         on_sphere = {name for name, role in roles(model).items() if role.kind not in ("gain", "bias", "decay", "inner")}

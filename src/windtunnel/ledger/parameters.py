@@ -8,7 +8,7 @@ from torch import nn
 
 from windtunnel.init import roles
 from windtunnel.layer import Layer
-from windtunnel.model import LanguageModel
+from windtunnel.root import Model
 
 _MATRICES = ("reads", "writes", "inner", "unembedding")
 
@@ -47,7 +47,7 @@ def count(model: nn.Module) -> Parameters:
 
 
 @lru_cache(maxsize=4096)
-def n_body(spec: LanguageModel) -> int:
+def n_body(spec: Model) -> int:
     """Parameters without the input and output tables: what a comparison holds equal."""
     with torch.device("meta"):
         return count(spec.build()).n_body

@@ -1,13 +1,13 @@
 """Dense and gated MLPs, and nGPT's scaled one."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.layer import Cost, MLPLayer, MLPOutput
+from windtunnel.layer import Context, Cost, MLPLayer, MLPOutput
 from windtunnel.mlps.base import MLP
 from windtunnel.norms import Scale
 
@@ -44,7 +44,7 @@ class DenseLayer(MLPLayer):
         self.up = Linear(width, spec.hidden, "reads", spec.bias)
         self.down = Linear(spec.hidden, width, "writes", spec.bias)
 
-    def forward(self, x: Tensor) -> MLPOutput:
+    def forward(self, x: Tensor, context: Context, route: Any = None) -> MLPOutput:
         return MLPOutput(self.down(activate(self.up(x), self.spec.activation)))
 
     def costs(self, length: int) -> list[Cost]:
@@ -72,7 +72,7 @@ class GatedLayer(MLPLayer):
         self.up = Linear(width, spec.hidden, "reads")
         self.down = Linear(spec.hidden, width, "writes")
 
-    def forward(self, x: Tensor) -> MLPOutput:
+    def forward(self, x: Tensor, context: Context, route: Any = None) -> MLPOutput:
         return MLPOutput(self.down(activate(self.gate(x), self.spec.activation) * self.up(x)))
 
     def costs(self, length: int) -> list[Cost]:
@@ -100,7 +100,7 @@ class NormalizedGatedLayer(GatedLayer):
         self.up_scale = spec.up_scale.build(spec.hidden, width) if spec.up_scale is not None else None
         self.gate_scale = spec.gate_scale.build(spec.hidden, width) if spec.gate_scale is not None else None
 
-    def forward(self, x: Tensor) -> MLPOutput:
+    def forward(self, x: Tensor, context: Context, route: Any = None) -> MLPOutput:
         # The scales are folded into the weights: (W x) ⊙ s = (s ⊙ rows of W) x, without touching [b t f].
         gate = self.gate.weight * self.root if self.gate_scale is None else self._scaled(self.gate, self.gate_scale())
         up = self.up.weight if self.up_scale is None else self.up.weight * self.up_scale()[:, None]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from windtunnel.errors import InputError
 
 if TYPE_CHECKING:
-    from windtunnel.model import LanguageModel
     from windtunnel.recipes.sizing import Training
+    from windtunnel.root import Model
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,19 @@ _ENTRIES = (
         "every vector and matrix on the unit sphere, eigen learning rates, no norms, no warm-up, no weight decay",
         ("0.5b", "1b"),
     ),
+    # GPT-Neo and GPT-J
+    # positions
+    # differential and normalised
+    # recurrences
+    # state-space comparators
+    # sparse attention
+    # linear attention
+    # experts
+    # axial
 )
 _TABLE = {entry.name: entry for entry in _ENTRIES}
 
-Recipe = Callable[..., "LanguageModel"]
+Recipe = Callable[..., "Model"]
 
 
 def names() -> list[str]:
@@ -90,7 +99,7 @@ def get(name: str) -> Recipe:
     return recipe
 
 
-def build(name: str, /, **settings: Any) -> "LanguageModel":
+def build(name: str, /, **settings: Any) -> "Model":
     """The spec of a recipe with these settings; an `InputError` for a setting that a recipe of one's own lacks."""
     recipe = get(name)
     try:

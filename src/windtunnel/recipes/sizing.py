@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.errors import InputError
-from windtunnel.model import LanguageModel
+from windtunnel.root import Model
 from windtunnel.spec import nearest
 
 Settings = Mapping[str, Any]
 Sizes = Mapping[str, Settings]
-Recipe = Callable[..., LanguageModel]
+Recipe = Callable[..., Model]
 
 DEFAULTS: Settings = {"vocab": 1024, "layers": 6, "width": 256, "context": 256}
 _OPTIONAL = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
@@ -50,7 +50,7 @@ def recipe(sizes: Sizes) -> Callable[[Recipe], Recipe]:
         known = {"size": _OPTIONAL, **inspect.signature(function).parameters}
 
         @functools.wraps(function)
-        def build(*, size: str | None = None, **given: Any) -> LanguageModel:
+        def build(*, size: str | None = None, **given: Any) -> Model:
             if size is not None and size not in sizes:
                 raise InputError(f"size: unknown size {size!r}{nearest(size, sizes)}")
             for name in given:

@@ -34,11 +34,7 @@ class MetricsLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row; what is not finite becomes null."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
-        self._buffer.append(json.dumps(finite, allow_nan=False) + "\n")
+        self._buffer.append(json.dumps(_finite(row), allow_nan=False) + "\n")
         if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
@@ -64,6 +60,14 @@ class MetricsLog:
             self.flush()
         finally:
             self._file.close()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class EventLog:

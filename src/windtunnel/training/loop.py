@@ -1,7 +1,7 @@
 """One optimiser step, and the state that it changes."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ from windtunnel.training.settings import TrainingSettings
 Snapshot = dict[str, dict[str, Tensor]]
 
 
+class Step(NamedTuple):
+    """What one optimiser step gives: the learning rate; on the device the cross-entropy in nats, the gradient's norm
+    before clipping, and what the layers report (their own losses and metrics, by name)."""
+
+    rate: float
+    loss: Tensor
+    norm: Tensor
+    layers: dict[str, Tensor]
+
+
 class Trainer:
     """A model with its optimiser and its data. Step n depends on the weights, the optimiser's state and n alone."""
 
@@ -26,21 +36,18 @@ class Trainer:
         self.optimiser = build_optimiser(model, settings)
         self.sampler, self.settings, self.execution = sampler, settings, execution
 
-    def advance(self, step: int, horizon: float | None) -> tuple[float, Tensor, Tensor]:
-        """One step of the loop: data, loss, gradients, clipping, update, projection.
-
-        Returns the learning rate, and on the device the cross-entropy in nats and the gradient's norm before clipping.
-        """
+    def advance(self, step: int, horizon: float | None) -> Step:
+        """One step of the loop: data, loss, gradients, clipping, update, projection."""
         rate = learning_rate(self.settings, step, horizon)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self._seed(step)
-        loss = self._backward(step)
+        loss, layers = self._backward(step)
         norm = self._clip()
         self.optimiser.step()
         self.model.project_()
         self.optimiser.zero_grad(set_to_none=True)
-        return rate, loss, norm
+        return Step(rate, loss, norm, layers)
 
     def warm_up(self) -> float:
         """Compile by running forward and backward once without an update; returns the seconds it took."""
@@ -65,28 +72,36 @@ class Trainer:
 
     def _seed(self, step: int) -> None:
         """Whatever a layer draws from torch's global generator is a function of (seed, step)."""
-        seed = (self.settings.seed * 1_000_003 + step) % 2**63
+        seed = self._randomness(step)
         torch.default_generator.manual_seed(seed)
         if self.execution.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _backward(self, step: int) -> Tensor:
+    def _randomness(self, step: int, part: int = 0) -> int:
+        return ((self.settings.seed * 1_000_003 + step) * 1_009 + part) % 2**63
+
+    def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch = self.sampler.batch(step, self.settings.batch_size)
         counted = int((batch.targets >= 0).sum()) if self.settings.accumulation > 1 else 0
         rows = self.settings.batch_size // self.settings.accumulation
         total: Tensor | None = None
+        layers: dict[str, Tensor] = {}
         for first in range(0, self.settings.batch_size, rows):
             targets = batch.targets[first : first + rows]
             share = float((targets >= 0).sum()) / counted if counted else 1.0
             documents = None if batch.documents is None else self._to_device(batch.documents[first : first + rows])
             with self.execution.autocast():
                 tokens = self._to_device(batch.tokens[first : first + rows])
-                loss = self.model.loss(tokens, self._to_device(targets), documents)
+                seed = self._randomness(step, first // rows)
+                loss = self.model.loss(tokens, self._to_device(targets), documents, seed)
             (loss.total * share).backward() if share != 1.0 else loss.total.backward()
             part = loss.cross_entropy.detach() * share
             total = part if total is None else total + part
+            for name, value in {**loss.losses, **loss.metrics}.items():
+                reported = value.detach() * share
+                layers[name] = layers[name] + reported if name in layers else reported
         assert total is not None
-        return total
+        return total, layers
 
     def _clip(self) -> Tensor:
         """Scale the gradients to a global norm of at most `clip`; returns the norm they had."""

@@ -15,7 +15,7 @@ from windtunnel.data.shards import Dataset, default_cache
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.ledger import keeps_maps, ledger
-from windtunnel.model import LanguageModel
+from windtunnel.root import Model
 from windtunnel.training.folder import RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss
 from windtunnel.training.interruption import noted_signals
@@ -61,7 +61,7 @@ class RunResult:
 
 
 def train(
-    spec: LanguageModel,
+    spec: Model,
     settings: TrainingSettings,
     dataset: Dataset,
     folder: str | Path,
@@ -114,7 +114,7 @@ def train(
         return result
 
 
-def _check(spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, save_seconds: float, keep: int) -> None:
+def _check(spec: Model, settings: TrainingSettings, dataset: Dataset, save_seconds: float, keep: int) -> None:
     vocab = dataset.tokenizer.vocab
     if spec.vocab < vocab:
         raise InputError(
@@ -129,7 +129,7 @@ def _check(spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, sa
 
 
 def _identity(
-    spec: LanguageModel, settings: TrainingSettings, dataset: Dataset, resolved: Resolved, hash_of_batches: str
+    spec: Model, settings: TrainingSettings, dataset: Dataset, resolved: Resolved, hash_of_batches: str
 ) -> dict[str, Any]:
     """What `run.json` records; a resumed run must agree with the part under "identity"."""
     return {
@@ -151,9 +151,7 @@ def _identity(
     }
 
 
-def _costs(
-    spec: LanguageModel, settings: TrainingSettings, resolved: Resolved, progress: Report | None
-) -> dict[str, Any]:
+def _costs(spec: Model, settings: TrainingSettings, resolved: Resolved, progress: Report | None) -> dict[str, Any]:
     """Training FLOPs per token, and the peak to hold them against; recomputation is a further forward pass."""
     kept = keeps_maps(settings.context, resolved.device.type, resolved.dtype, resolved.compile)
     counted = ledger(spec, settings.context, kept)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from windtunnel.checkpoint import Checkpoint, load
 from windtunnel.errors import InputError
 from windtunnel.training.clock import Clock
@@ -14,7 +12,7 @@ from windtunnel.training.folder import RunFolder, Saved
 from windtunnel.training.horizons import Horizons
 from windtunnel.training.interruption import Interrupted, Signals
 from windtunnel.training.logs import EventLog, MetricsLog
-from windtunnel.training.loop import Snapshot, Trainer
+from windtunnel.training.loop import Snapshot, Step, Trainer
 from windtunnel.training.progress import Progress, Report
 from windtunnel.training.schedule import Segment, segments
 from windtunnel.training.watch import WINDOW, Watch
@@ -73,7 +71,7 @@ class Session:
         self.state, self.clock = State(), Clock()
         self.diverged = False
         self._base: tuple[Snapshot, float] | None = None
-        self._pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        self._pending: list[tuple[dict[str, Any], Step]] = []
         self._latest: float | None = None
         self._saved_at = self._reported_at = self._fetched_at = time.monotonic()
         self._resume()
@@ -132,12 +130,12 @@ class Session:
             self._leave(segment)
 
     def _advance(self, segment: Segment) -> None:
-        rate, loss, norm = self.trainer.advance(self.state.step, segment.horizon)
+        step = self.trainer.advance(self.state.step, segment.horizon)
         self.state.step += 1
-        self._pending.append((self._row(segment, rate), loss, norm))
+        self._pending.append((self._row(segment, step.rate), step))
         boundary = self.state.step % WINDOW == 0 or self.state.step == segment.stop
         now = time.monotonic()
-        if boundary or loss.device.type == "cpu" or now - self._fetched_at > _FETCH_SECONDS:
+        if boundary or step.loss.device.type == "cpu" or now - self._fetched_at > _FETCH_SECONDS:
             self._fetch()
         if boundary:
             self.diverged = self.state.watch.judge()
@@ -160,8 +158,10 @@ class Session:
     def _fetch(self) -> None:
         """Bring losses and norms from the device; a GPU is asked for many at once, since each answer stalls it."""
         pending, self._pending = self._pending, []
-        for row, loss, norm in pending:
-            row["loss"], row["grad_norm"] = loss.item(), norm.item()
+        for row, step in pending:
+            row["loss"], row["grad_norm"] = step.loss.item(), step.norm.item()
+            if step.layers:
+                row["layers"] = {name: value.tolist() for name, value in step.layers.items()}
             self.state.watch.observe(row["step"], row["loss"], row["grad_norm"])
             self._latest = row["loss"]
             self._write(row)

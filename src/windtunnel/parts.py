@@ -1,0 +1,3 @@
+"""Importing this defines every kind of part that a spec can hold; whoever reads specs from files imports it."""
+
+import windtunnel.model  # noqa: F401

@@ -1,0 +1,190 @@
+"""What every model answers, whatever stands between its embedding and its head."""
+
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from windtunnel.embedding import Embedding, EmbeddingLayer, Head, HeadLayer
+from windtunnel.errors import InputError
+from windtunnel.init import Initial, Normal, initialize
+from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
+from windtunnel.kernels.routing import working_dtype
+from windtunnel.layer import Context, Layer
+from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
+from windtunnel.spec import Spec
+
+
+class ModelState(NamedTuple):
+    """Everything that decoding needs to go on: the number of tokens seen, and each block's mixer state."""
+
+    position: int
+    blocks: tuple[Any, ...]
+
+
+class Output(NamedTuple):
+    """logits [b t v], the state after the last token (None where documents were given), losses and metrics by name."""
+
+    logits: Tensor
+    state: ModelState | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Loss(NamedTuple):
+    """total is what training minimises: the mean cross-entropy in nats plus the layers' own weighted losses."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Encoded(NamedTuple):
+    """What comes to the head: hidden vectors [b t d], each block's state (None if none was given), losses, metrics."""
+
+    hidden: Hidden
+    states: tuple[Any, ...] | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class Model(Spec):
+    """The root of a tree of parts: a function from tokens to the logits of the next one.
+
+    context: the length it is meant for; only additive position tables are bound by it. initial: how parameters
+    start; it is part of a run's identity but not of the function (`same_function`).
+    """
+
+    vocab: int
+    width: int
+    context: int
+    embedding: Embedding = Embedding()
+    head: Head = Head()
+    initial: Initial = Normal()
+
+    def validate(self) -> None:
+        for name in ("vocab", "width", "context"):
+            value = getattr(self, name)
+            self.require(value > 0, f"{name} must be positive, got {value}")
+
+    @property
+    def layers(self) -> tuple[Spec, ...]:
+        """The repeated parts, from the bottom to the top."""
+        raise NotImplementedError
+
+    @property
+    def depth(self) -> int:
+        """Number of layers, which scaled initial values depend on."""
+        return len(self.layers)
+
+    def build(self) -> "ModelLayer":
+        """An uninitialised module on the current default device (the meta device costs no memory)."""
+        raise NotImplementedError
+
+    def same_function(self, other: "Model") -> bool:
+        """Whether two specs compute the same function of their parameters."""
+        return self.replace(initial=Normal()) == other.replace(initial=Normal())
+
+
+class ModelLayer(Layer):
+    """The module of a `Model`. A root says how hidden vectors come about (`encode`) and which states there are."""
+
+    def __init__(self, spec: Model) -> None:
+        super().__init__()
+        self.spec: Any = spec
+        self.embedding: EmbeddingLayer = spec.embedding.build(spec.vocab, spec.width)
+
+    head: HeadLayer
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the weights live on the unit sphere."""
+        return False
+
+    def encode(self, tokens: Tensor, state: "ModelState | None", context: Context) -> Encoded:
+        """Everything between tokens and head. The new states are returned only where a state was given."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int) -> "ModelState":
+        """The state before the first token."""
+        raise NotImplementedError
+
+    def initialize(self, seed: int) -> Self:
+        """Fill the parameters from (seed, name), and project them if they are constrained."""
+        initialize(self, self.spec.initial, seed, self.spec.depth)
+        self.project_()
+        return self
+
+    def forward(self, tokens: Tokens, state: ModelState | None = None, documents: Documents | None = None) -> Output:
+        """Logits for each token, and the state to go on from. Pass that state back with the tokens that follow.
+
+        With `documents` nothing crosses from one document to another, and no state is returned.
+        """
+        if documents is not None and state is not None:
+            raise InputError("documents: a call that continues from a state reads one document; leave it out")
+        if state is None and documents is None:
+            state = self.initial_state(tokens.shape[0])
+        context = self._context(tokens, state, documents)
+        encoded = self.encode(tokens, state, context)
+        logits = self.head(encoded.hidden, self.embedding.weight)
+        return Output(logits, self._after(tokens, state, encoded), encoded.losses, encoded.metrics)
+
+    def loss(
+        self, tokens: Tokens, targets: Tokens, documents: Documents | None = None, seed: int | None = None
+    ) -> Loss:
+        """Mean cross-entropy over targets other than -1, without a state and without storing all logits.
+
+        seed: the randomness of a training step, which also turns on what belongs to training alone (`Context.seed`).
+        """
+        hidden, _, losses, metrics = self.encode(tokens, None, self._context(tokens, None, documents, seed))
+        table = self.head.table(self.embedding.weight)
+        cross_entropy, _ = linear_cross_entropy(
+            hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
+        )
+        total = cross_entropy
+        for value in losses.values():
+            total = total + value
+        return Loss(total, cross_entropy, losses, metrics)
+
+    @torch.no_grad()
+    def token_losses(self, tokens: Tokens, targets: Tokens, documents: Documents | None = None) -> TokenLosses:
+        """Nats of each target in float32; 0 where the target is -1."""
+        hidden = self.encode(tokens, None, self._context(tokens, None, documents)).hidden
+        table = self.head.table(self.embedding.weight)
+        losses = linear_token_losses(
+            hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
+        )
+        return losses.view(targets.shape)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Put the weights back on the unit sphere where the architecture demands it (nGPT section 2.6).
+
+        Rows of matrices that read the stream and of both tables, columns of matrices that write to it; computed in
+        float32 or wider. Moments of the optimiser are left alone.
+        """
+        if not self.normalized:
+            return
+        for module in self.modules():
+            if isinstance(module, Layer):
+                for name, role in module.roles.items():
+                    if role.kind in ("reads", "embedding", "unembedding", "writes"):
+                        axis = -2 if role.kind == "writes" else -1
+                        weight = module.get_parameter(name)
+                        weight.copy_(F.normalize(weight.to(working_dtype(weight)), dim=axis))
+
+    @staticmethod
+    def _context(
+        tokens: Tensor, state: "ModelState | None", documents: Tensor | None, seed: int | None = None
+    ) -> Context:
+        first = state.position if state is not None else 0
+        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        return Context(positions, documents, tokens, seed)
+
+    @staticmethod
+    def _after(tokens: Tensor, state: "ModelState | None", encoded: Encoded) -> "ModelState | None":
+        if state is None or encoded.states is None:
+            return None
+        return ModelState(state.position + tokens.shape[1], encoded.states)
