@@ -5,12 +5,14 @@ k query head size, v value head size or vocabulary, n rows, r rotated features.
 """
 
 from windtunnel.kernels.attention import attention, attention_reference
+from windtunnel.kernels.causal_conv import causal_conv, causal_conv_reference
 from windtunnel.kernels.differential import differential_attention, differential_attention_reference
 from windtunnel.kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
     linear_token_losses,
 )
+from windtunnel.kernels.linear_scan import linear_scan, linear_scan_reference
 from windtunnel.kernels.memory import tune_allocator
 from windtunnel.kernels.rms_norm import rms_norm, rms_norm_reference, unit_norm, unit_norm_reference
 from windtunnel.kernels.rotary import rotate, rotate_reference
@@ -19,10 +21,14 @@ from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 __all__ = [
     "attention",
     "attention_reference",
+    "causal_conv",
+    "causal_conv_reference",
     "differential_attention",
     "differential_attention_reference",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
+    "linear_scan",
+    "linear_scan_reference",
     "linear_token_losses",
     "rms_norm",
     "rms_norm_reference",

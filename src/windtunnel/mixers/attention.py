@@ -21,6 +21,7 @@ class Attention(Mixer):
 
     head_width: None is width / heads. kv_heads: None is heads. scale: None is 1/sqrt(head_width).
     window: keys that a query sees, its own included; None is all before it. bias: on q, k, v and the output.
+    output_bias: on the output alone; None follows bias.
     """
 
     heads: int
@@ -30,6 +31,7 @@ class Attention(Mixer):
     scale: float | None = None
     window: int | None = None
     bias: bool = False
+    output_bias: bool | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
@@ -63,7 +65,8 @@ class AttentionLayer(MixerLayer):
         self.q = Linear(width, self.heads * self.head_width, "reads", spec.bias)
         self.k = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
         self.v = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
-        self.o = Linear(self.heads * self.head_width, width, "writes", spec.bias)
+        output_bias = spec.bias if spec.output_bias is None else spec.output_bias
+        self.o = Linear(self.heads * self.head_width, width, "writes", output_bias)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         q, k, v = self.project(x, context)
