@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.recipes.cases import CASES, model_of, spec_of, tokens_for
 from windtunnel.kernels import attention_reference, differential_attention_reference
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
+from windtunnel.mixers import DiffAttention, DiffAttentionV2
 
 SAME = 1e-6  # relative; counts are sums of integers
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
@@ -29,6 +31,7 @@ def counted(work: Callable[[], object]) -> int:
 @EVERY_CASE
 def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("windtunnel.mixers.attention.attention", attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.differential_v2.attention", attention_reference)
     monkeypatch.setattr("windtunnel.mixers.differential.differential_attention", differential_attention_reference)
     model = model_of(case)
     tokens = tokens_for(model.spec, length=LENGTH)
@@ -45,7 +48,9 @@ def test_forward_of_the_sdpa_kernel(case: str) -> None:
     tokens = tokens_for(model.spec, length=LENGTH)
     found = ledger(model.spec, LENGTH, maps_kept=False)
     expected = found.forward.dense
-    if case.startswith("diff"):  # two calls, keys padded to the width of the values: 16 t² d instead of 12 t² d
+    if isinstance(
+        model.spec.blocks[0].mixer, DiffAttention
+    ):  # two calls, keys padded to the width of the values: 16 t² d instead of 12 t² d
         core = next(row for row in found.rows if row.mechanism == "attention core")
         expected += core.dense / 3
         assert core.hardware == pytest.approx(core.model * 4 / 3)
@@ -142,12 +147,17 @@ def test_decoding_is_twice_the_matrices_and_what_is_attended(case: str) -> None:
     for position in (1, 2, 7, 50, 3000):
         attended = 0.0
         for block in spec.blocks:
-            mixer = block.mixer
-            keys = min(position, getattr(mixer, "window", None) or position)
-            width = mixer.head_width or (spec.width // mixer.heads // (2 if case.startswith("diff") else 1))
-            per_key = 2 * 2 * mixer.heads * (width + 2 * width) if case.startswith("diff") else 4 * mixer.heads * width
-            attended += per_key * keys
+            keys = min(position, getattr(block.mixer, "window", None) or position)
+            attended += per_key(block.mixer, spec.width) * keys
         assert decode_flops(model, position) == pytest.approx(2 * active + attended, rel=1e-9)
+
+
+def per_key(mixer: Any, width: int) -> int:
+    """Operations of one query's row of scores and values for one key."""
+    if isinstance(mixer, DiffAttention):
+        return 2 * 2 * mixer.heads * 3 * (mixer.head_width or width // mixer.heads // 2)
+    maps = 2 if isinstance(mixer, DiffAttentionV2) else 1
+    return 4 * maps * mixer.heads * (mixer.head_width or width // mixer.heads)
 
 
 def test_optimiser_line() -> None:

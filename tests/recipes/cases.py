@@ -20,6 +20,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-wide-heads": ("llama", {"heads": 3, "head_width": 10, "hidden": 37, "layers": 1}),
     "palm-serial-centred": ("palm", {"parallel": False, "centred": True, "head_width": 12}),
     "diff_transformer-grouped": ("diff_transformer", {"heads": 4, "kv_heads": 2, "gain": False, "tied": True}),
+    "diff_transformer-constant": ("diff_transformer", {"lambda_init": 0.5, "theta": 640_000.0, "eps": 1e-5}),
+    "diff_transformer_v2-grouped": (
+        "diff_transformer_v2",
+        {"heads": 4, "kv_heads": 2, "head_width": 10, "tied": True, "theta": 500.0},
+    ),
     "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
 }
 

@@ -64,9 +64,14 @@ def decode_alike(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped) ->
 
 def near(ours: Tensor, theirs: Tensor, tolerance: float, what: str) -> float:
     """Largest difference at most `tolerance` times the largest entry (some gradients are zero but for rounding)."""
-    error = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=NOTHING)).item()
+    error = largest(ours, theirs)
     assert error <= tolerance, f"{what}: {error:.2g}"
-    return float(error)
+    return error
+
+
+def largest(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference relative to the largest entry."""
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=NOTHING)).item()
 
 
 def _gradients(logits: Tensor, tokens: Tensor, weights: Weights) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from transformers import DiffLlamaConfig, DiffLlamaForCausalLM
 
 import windtunnel as wt
-from tests.recipes.cases import disturbed, spec_of, tokens_for
-from tests.recipes.oracle import Weights, agree, decode_alike, renamed
+from tests.proof import Proof
+from tests.recipes.cases import model_of, tokens_for
+from tests.recipes.oracle import Weights, agree, decode_alike, largest, renamed
 from windtunnel.init import Normal, initialize
 from windtunnel.layer import Context
 from windtunnel.mixers import DiffAttention
@@ -20,6 +21,7 @@ from windtunnel.model import LanguageModel, LanguageModelLayer
 
 EXACT = 1e-12
 EPS = 1e-5  # DiffLlama has one eps for all of its norms
+ORACLE = "transformers `DiffLlamaForCausalLM`"
 NAMES = {
     "model.embed_tokens.weight": "embedding.weight",
     "model.norm.weight": "norm.weight",
@@ -39,10 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def model(settings: dict[str, Any]) -> LanguageModelLayer:
-    spec = spec_of("diff_transformer", gain=False, **settings)
-    norm = spec.norm.replace(eps=EPS)  # type: ignore[union-attr]
-    blocks = tuple(block.replace(residual=block.residual.replace(norm=norm)) for block in spec.blocks)
-    return disturbed(wt.build(spec.replace(norm=norm, blocks=blocks)).to(torch.float64))
+    return model_of("diff_transformer", dtype=torch.float64, gain=False, eps=EPS, **settings)
 
 
 def diff_llama(spec: LanguageModel) -> DiffLlamaForCausalLM:
@@ -76,23 +75,27 @@ def to_diff_llama(weights: Weights) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_values_and_gradients(settings: dict[str, Any]) -> None:
+def test_values_and_gradients(settings: dict[str, Any], proof: Proof) -> None:
     ours = model(settings)
-    agree(ours, diff_llama(ours.spec), to_diff_llama)
+    proof("diff_transformer", ORACLE, **agree(ours, diff_llama(ours.spec), to_diff_llama))
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_cached_decoding(settings: dict[str, Any]) -> None:
+def test_cached_decoding(settings: dict[str, Any], proof: Proof) -> None:
     ours = model(settings)
-    decode_alike(ours, diff_llama(ours.spec), to_diff_llama)
+    proof("diff_transformer", ORACLE, **decode_alike(ours, diff_llama(ours.spec), to_diff_llama))
 
 
-def test_default_diff_llama_has_its_parameters() -> None:
-    spec = wt.recipes.get("diff_transformer")(
-        vocab=32_000, width=2048, layers=16, heads=16, hidden=8192, gain=False, tied=False
-    )
+def test_the_size_called_diffllama_is_its_default_configuration() -> None:
+    spec, config = wt.recipes.get("diff_transformer")(size="diffllama"), DiffLlamaConfig()
     with torch.device("meta"):
-        assert sum(p.numel() for p in spec.build().parameters()) == 1_204_885_504
+        assert sum(p.numel() for p in spec.build().parameters()) == DiffLlamaForCausalLM(config).num_parameters()
+    assert {spec.norm.eps, spec.blocks[0].mixer.eps} == {config.rms_norm_eps}
+    assert (spec.vocab, spec.context, spec.head.tied) == (
+        config.vocab_size,
+        config.max_position_embeddings,
+        config.tie_word_embeddings,
+    )
 
 
 def layer_of(width: int = 24, **fields: Any) -> DiffAttentionLayer:
@@ -134,12 +137,14 @@ def by_loops(layer: DiffAttentionLayer, x: Tensor, lam: Tensor, eps: float, naiv
 
 @pytest.mark.parametrize(("heads", "groups"), [(2, 2), (4, 2), (3, 1), (6, 2)])
 @pytest.mark.parametrize("training", [False, True])
-def test_grouped_heads_pair_first(heads: int, groups: int, training: bool) -> None:
+def test_grouped_heads_pair_first(heads: int, groups: int, training: bool, proof: Proof) -> None:
     layer = layer_of(width=8 * heads, heads=heads, kv_heads=groups)
     x = torch.randn(2, 11, 8 * heads, dtype=torch.float64)
     with torch.set_grad_enabled(training):
         ours, lam = run(layer, x), layer.current_lambda().double()
-        torch.testing.assert_close(ours, by_loops(layer, x, lam, EPS), rtol=0, atol=EXACT)
+        looped = by_loops(layer, x, lam, EPS)
+        torch.testing.assert_close(ours, looped, rtol=0, atol=EXACT)
+        proof("diff_transformer", "the paper's equations, head by head", values=largest(ours, looped))
         naive = by_loops(layer, x, lam, EPS, naive=True)
     assert ((ours - naive).abs().max() < 1e-6) == (heads == groups)
 
@@ -217,6 +222,7 @@ def test_lambda_starts_where_the_paper_says() -> None:
     ]
     for depth, value in enumerate(expected):
         assert DiffAttention(heads=1, depth=depth).lambda_init == pytest.approx(value, abs=5e-6)
+    assert DiffAttention(heads=1, depth=5, constant=0.5).lambda_init == 0.5
     assert DiffAttention(heads=1, depth=27).lambda_init == pytest.approx(0.79982, abs=5e-6)
     spec = wt.recipes.get("diff_transformer")(layers=5, width=64)
     assert [block.mixer.depth for block in spec.blocks] == [0, 1, 2, 3, 4]  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM
 
+from tests.proof import Proof
 from tests.recipes.cases import model_of
 from tests.recipes.oracle import Weights, agree, decode_alike, renamed
 from windtunnel.model import LanguageModel, LanguageModelLayer
@@ -94,23 +95,25 @@ def without_first_biases(**settings: Any) -> LanguageModelLayer:
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": 37, "layers": 1, "vocab": 41}], ids=str)
-def test_dense_layers_are_gpt2(settings: dict[str, Any]) -> None:
+def test_dense_layers_are_gpt2(settings: dict[str, Any], proof: Proof) -> None:
     ours = model_of("gpt3", dtype=torch.float64, banded=False, **settings)
-    agree(ours, gpt2(ours.spec), to_gpt2)
+    proof("gpt3", "transformers `GPT2LMHeadModel`, dense layers", **agree(ours, gpt2(ours.spec), to_gpt2))
 
 
-def test_dense_decoding_is_gpt2() -> None:
+def test_dense_decoding_is_gpt2(proof: Proof) -> None:
     ours = model_of("gpt3", dtype=torch.float64, banded=False)
-    decode_alike(ours, gpt2(ours.spec), to_gpt2)
+    proof("gpt3", "transformers `GPT2LMHeadModel`, dense layers", **decode_alike(ours, gpt2(ours.spec), to_gpt2))
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 23, 24, 300])
-def test_banded_layers_are_gpt_neos_local_ones(window: int) -> None:
+def test_banded_layers_are_gpt_neos_local_ones(window: int, proof: Proof) -> None:
     """24 tokens: bands narrower than the text, as wide, and wider."""
     ours = without_first_biases(window=window)
-    agree(ours, gpt_neo(ours.spec), to_gpt_neo, without=SECOND_IS_NOT_OURS)
+    seen = agree(ours, gpt_neo(ours.spec), to_gpt_neo, without=SECOND_IS_NOT_OURS)
+    proof("gpt3", "transformers `GPTNeoForCausalLM`, dense and banded layers", **seen)
 
 
-def test_banded_decoding_is_gpt_neos() -> None:
+def test_banded_decoding_is_gpt_neos(proof: Proof) -> None:
     ours = without_first_biases(window=5)
-    decode_alike(ours, gpt_neo(ours.spec), to_gpt_neo)
+    seen = decode_alike(ours, gpt_neo(ours.spec), to_gpt_neo)
+    proof("gpt3", "transformers `GPTNeoForCausalLM`, dense and banded layers", **seen)

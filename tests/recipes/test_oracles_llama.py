@@ -7,12 +7,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import windtunnel as wt
+from tests.proof import Proof
 from tests.recipes.cases import model_of
 from tests.recipes.oracle import Weights, agree, decode_alike, renamed
 from windtunnel.mixers import Attention
 from windtunnel.mlps import Gated
 from windtunnel.model import LanguageModel
 
+ORACLE = "transformers `LlamaForCausalLM`"
 NAMES = {
     "model.embed_tokens.weight": "embedding.weight",
     "model.norm.weight": "norm.weight",
@@ -57,15 +59,15 @@ def mapped(weights: Weights) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_values_and_gradients(settings: dict[str, Any]) -> None:
+def test_values_and_gradients(settings: dict[str, Any], proof: Proof) -> None:
     ours = model_of("llama", dtype=torch.float64, **settings)
-    agree(ours, theirs(ours.spec), mapped)
+    proof("llama", ORACLE, **agree(ours, theirs(ours.spec), mapped))
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_cached_decoding(settings: dict[str, Any]) -> None:
+def test_cached_decoding(settings: dict[str, Any], proof: Proof) -> None:
     ours = model_of("llama", dtype=torch.float64, **settings)
-    decode_alike(ours, theirs(ours.spec), mapped)
+    proof("llama", ORACLE, **decode_alike(ours, theirs(ours.spec), mapped))
 
 
 def test_the_baseline_of_gpt_sizes_has_their_parameters() -> None:

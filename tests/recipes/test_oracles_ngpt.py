@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import windtunnel as wt
+from tests.proof import Proof
 from tests.recipes import ngpt_in_numpy as independent
 from tests.recipes.cases import model_of, tokens_for
 from windtunnel.init import roles
@@ -17,6 +18,7 @@ from windtunnel.model import BlockLayer, LanguageModelLayer
 from windtunnel.norms import Scale
 
 EXACT = 1e-12
+ORACLE = "the paper's equations in numpy, gradients by complex steps"
 STEP = 1e-30  # of the complex step; nothing cancels, so it can be as small as one likes
 
 LAYER = {
@@ -39,6 +41,11 @@ ROOT = math.sqrt(64)
 FACTORS = {"s_qk": ROOT, "s_z": ROOT, "s_u": 1.0, "s_v": 1.0, "a_A": ROOT / 3, "a_M": ROOT / 3}  # rate: 1 / 3 layers
 
 
+def largest(ours: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference relative to the largest entry."""
+    return float(np.abs(ours - expected).max() / np.abs(expected).max())
+
+
 def small() -> LanguageModelLayer:
     """Three layers of width 64 in float64, all scales off their initial values."""
     return model_of("ngpt", dtype=torch.float64, hidden=50)
@@ -58,15 +65,17 @@ def plain(model: LanguageModelLayer) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def test_values() -> None:
+def test_values(proof: Proof) -> None:
     model = small()
     tokens = tokens_for(model.spec, batch=2, length=17)
     ours = model(tokens).logits.numpy()
     for row in range(2):
-        np.testing.assert_allclose(ours[row], in_numpy(plain(model), tokens[row].numpy()).real, rtol=0, atol=EXACT)
+        expected = in_numpy(plain(model), tokens[row].numpy()).real
+        np.testing.assert_allclose(ours[row], expected, rtol=0, atol=EXACT)
+        proof("ngpt", ORACLE, logits=largest(ours[row], expected))
 
 
-def test_gradients() -> None:
+def test_gradients(proof: Proof) -> None:
     """By every parameter tensor, along a random direction."""
     model = small()
     tokens = tokens_for(model.spec, batch=1, length=9)
@@ -80,10 +89,11 @@ def test_gradients() -> None:
         expected = independent.cross_entropy(in_numpy(moved, row[:-1]), row[1:]).imag / STEP
         ours = float((parameter.grad * torch.from_numpy(direction)).sum())
         assert ours == pytest.approx(expected, rel=1e-9, abs=EXACT), name
+        proof("ngpt", ORACLE, gradients=abs(ours - expected) / max(abs(expected), EXACT))
 
 
 @torch.no_grad()
-def test_the_independent_implementation_is_decoded_too() -> None:
+def test_the_independent_implementation_is_decoded_too(proof: Proof) -> None:
     model = small()
     tokens = tokens_for(model.spec, batch=1, length=12)
     expected = in_numpy(plain(model), tokens[0].numpy()).real
@@ -93,6 +103,7 @@ def test_the_independent_implementation_is_decoded_too() -> None:
         state = out.state
         parts.append(out.logits[0].numpy())
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=EXACT)
+    proof("ngpt", ORACLE, decoding=largest(np.concatenate(parts), expected))
 
 
 def unit(values: Tensor, axis: int) -> float:

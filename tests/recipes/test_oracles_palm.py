@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import CohereConfig, CohereForCausalLM
 
 import windtunnel as wt
+from tests.proof import Proof
 from tests.recipes.cases import disturbed, model_of, tokens_for
 from tests.recipes.oracle import Weights, agree, decode_alike, renamed
 from windtunnel.layer import Context
@@ -18,6 +19,7 @@ from windtunnel.spec import Spec
 
 EXACT = 1e-12
 HEAD = 12
+ORACLE = "transformers `CohereForCausalLM`"
 NAMES = {
     "model.embed_tokens.weight": "embedding.weight",
     "model.norm.weight": "norm.weight",
@@ -58,14 +60,14 @@ def to_cohere(weights: Weights) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"hidden": 37, "layers": 1, "vocab": 41}], ids=str)
-def test_values_and_gradients(settings: dict[str, Any]) -> None:
+def test_values_and_gradients(settings: dict[str, Any], proof: Proof) -> None:
     ours = model_of("palm", dtype=torch.float64, centred=True, head_width=HEAD, **settings)
-    agree(ours, cohere(ours.spec), to_cohere)
+    proof("palm", ORACLE, **agree(ours, cohere(ours.spec), to_cohere))
 
 
-def test_cached_decoding() -> None:
+def test_cached_decoding(proof: Proof) -> None:
     ours = model_of("palm", dtype=torch.float64, centred=True, head_width=HEAD)
-    decode_alike(ours, cohere(ours.spec), to_cohere)
+    proof("palm", ORACLE, **decode_alike(ours, cohere(ours.spec), to_cohere))
 
 
 def test_neighbours_may_be_rotated_instead() -> None:

@@ -4,9 +4,13 @@ Letters in shape comments: b batch, h heads, g key/value heads, t queries, s key
 k query head size, v value head size or vocabulary, n rows, r rotated features.
 """
 
-from windtunnel.kernels.attention import attention, attention_reference
+from windtunnel.kernels.attention import attention, attention_maps, attention_reference
 from windtunnel.kernels.causal_conv import causal_conv, causal_conv_reference
-from windtunnel.kernels.differential import differential_attention, differential_attention_reference
+from windtunnel.kernels.differential import (
+    differential_attention,
+    differential_attention_reference,
+    differential_maps,
+)
 from windtunnel.kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
@@ -20,11 +24,13 @@ from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 
 __all__ = [
     "attention",
+    "attention_maps",
     "attention_reference",
     "causal_conv",
     "causal_conv_reference",
     "differential_attention",
     "differential_attention_reference",
+    "differential_maps",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "linear_scan",

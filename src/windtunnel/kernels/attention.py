@@ -32,15 +32,18 @@ def masked_softmax(scores: Tensor, seen: Tensor | None) -> Tensor:
     return scores.softmax(-1).masked_fill(~seen, 0.0)
 
 
+def attention_maps(q: Tensor, k: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """The weights themselves, for references and measurements: softmax(scale q k^T + mask), b h t s."""
+    scores = scale * torch.einsum("bhtd,bhsd->bhts", q, k.repeat_interleave(q.shape[1] // k.shape[1], 1))
+    return masked_softmax(scores, visible(q.shape[2], k.shape[2], mask, causal, q.device))
+
+
 def attention_reference(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """The equation, in plain torch, with the full table of scores."""
-    repeats = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    scores = scale * torch.einsum("bhtd,bhsd->bhts", q, k)
-    weights = masked_softmax(scores, visible(q.shape[2], k.shape[2], mask, causal, q.device))
-    return torch.einsum("bhts,bhsv->bhtv", weights, v)
+    weights = attention_maps(q, k, scale, mask, causal)
+    return torch.einsum("bhts,bhsv->bhtv", weights, v.repeat_interleave(q.shape[1] // v.shape[1], 1))
 
 
 class _BlockedAttention(torch.autograd.Function):

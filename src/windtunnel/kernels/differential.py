@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from windtunnel.kernels import blocked
-from windtunnel.kernels.attention import attention, attention_reference
+from windtunnel.kernels.attention import attention, attention_maps, attention_reference
+
+
+def differential_maps(
+    q: Tensor, k: Tensor, lam: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """A1 - lambda A2 of every head, for measurements: rows sum to 1 - lambda, entries may be negative; b h t s."""
+    first, second = (attention_maps(q[:, i::2], k[:, i::2], scale, mask, causal) for i in (0, 1))
+    return first - lam.to(first.dtype) * second
 
 
 def differential_attention_reference(

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from windtunnel.init import Linear
 from windtunnel.kernels import blocked
-from windtunnel.kernels.attention import attention
+from windtunnel.kernels.attention import attention, attention_maps
 from windtunnel.kernels.rms_norm import unit_norm
-from windtunnel.layer import Context, Cost, MixerLayer, mean_attended
-from windtunnel.mixers.base import KeyValues, Mixer, merge_heads, split_heads
+from windtunnel.layer import Context, Cost, mean_attended
+from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import Scale
 from windtunnel.positions import Rope
 
@@ -53,7 +53,7 @@ def resolve_head_width(spec: Mixer, width: int, heads: int, head_width: int | No
     return head_width
 
 
-class AttentionLayer(MixerLayer):
+class AttentionLayer(AttendingLayer):
     mechanism = "attention projections"
 
     def __init__(self, spec: Attention, width: int) -> None:
@@ -81,6 +81,10 @@ class AttentionLayer(MixerLayer):
         if self.spec.rope is not None:
             q, k = self.spec.rope.apply(context, q, k)
         return q, k, split_heads(v, self.kv_heads)
+
+    def attention_maps(self, x: Tensor, context: Context) -> Tensor:
+        q, k, _ = self.project(x, context)
+        return attention_maps(q, k, self.scale, context.mask(x.shape[1], self.spec.window), causal=True)
 
     def kept(self, past: KeyValues) -> KeyValues:
         """What the next call can still attend to."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from windtunnel.layer import MixerLayer
+from windtunnel.layer import Context, MixerLayer
 from windtunnel.spec import Spec
 
 
@@ -14,6 +14,14 @@ class Mixer(Spec):
 
     def build(self, width: int) -> "MixerLayer":
         """The module for a residual stream of `width` numbers."""
+        raise NotImplementedError
+
+
+class AttendingLayer(MixerLayer):
+    """Base of mixers whose output is a weighted sum of values, with the weights open to measurement."""
+
+    def attention_maps(self, x: Tensor, context: Context) -> Tensor:
+        """The weights of every head over all tokens of x [b t d], by the equations, with the whole table; b h t s."""
         raise NotImplementedError
 
 

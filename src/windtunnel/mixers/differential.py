@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.kernels.differential import differential_attention
-from windtunnel.layer import Context, Cost, MixerLayer, Role, mean_attended
+from windtunnel.kernels.differential import differential_attention, differential_maps
+from windtunnel.layer import Context, Cost, Role, mean_attended
 from windtunnel.mixers.attention import core_cost, resolve_head_width, stored_cost
-from windtunnel.mixers.base import KeyValues, Mixer, merge_heads, split_heads
+from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
 
@@ -21,6 +21,7 @@ class DiffAttention(Mixer):
     λ = exp(λq₁·λk₁) - exp(λq₂·λk₂) + λ_init, λ_init = 0.8 - 0.6 exp(-0.3 depth), depth counted from 0.
     heads: differential heads, half those of an ordinary transformer. head_width: of queries and keys; values are
     twice as wide; None is width / (2 heads). gain: a learned gain of the head norm, shared by the layer's heads.
+    constant: λ_init whatever the depth (the ablation of section 3.8 has 0.8 and 0.5); None is the formula.
     With kv_heads < heads the pair is split first and then grouped, as in the authors' flash version; their plain
     version pairs differently and is not followed.
     """
@@ -32,23 +33,28 @@ class DiffAttention(Mixer):
     rope: Rope | None = None
     gain: bool = True
     eps: float = 1e-5
+    constant: float | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
         groups = self.kv_heads or self.heads
         self.require(self.heads % groups == 0, f"kv_heads {groups} does not divide heads {self.heads}")
         self.require(self.depth >= 0, f"depth is counted from 0, got {self.depth}")
+        known = self.constant is None or 0 < self.constant < 1
+        self.require(known, f"constant must lie between 0 and 1, got {self.constant}")
 
     def build(self, width: int) -> "DiffAttentionLayer":
         return DiffAttentionLayer(self, width)
 
     @property
     def lambda_init(self) -> float:
-        """0.8 - 0.6 exp(-0.3 depth)."""
+        """0.8 - 0.6 exp(-0.3 depth), or the constant."""
+        if self.constant is not None:
+            return self.constant
         return 0.8 - 0.6 * math.exp(-0.3 * self.depth)
 
 
-class DiffAttentionLayer(MixerLayer):
+class DiffAttentionLayer(AttendingLayer):
     mechanism = "attention projections"
 
     def __init__(self, spec: DiffAttention, width: int) -> None:
@@ -70,10 +76,7 @@ class DiffAttentionLayer(MixerLayer):
         self.lambda_k2 = self.declare("lambda_k2", (self.head_width,), role)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
-        q, k = split_heads(self.q(x), 2 * self.heads), split_heads(self.k(x), 2 * self.kv_heads)
-        v = split_heads(self.v(x), self.kv_heads)
-        if self.spec.rope is not None:
-            q, k = self.spec.rope.apply(context, q, k)
+        (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
         past = state.extend(k, v) if state is not None else KeyValues(k, v)
         mask = context.mask(past.keys.shape[2])
         mixed = differential_attention(
@@ -81,6 +84,18 @@ class DiffAttentionLayer(MixerLayer):
         )  # b h t e
         normed = self.norm(mixed) * (1 - self.lambda_init)
         return self.o(merge_heads(normed)), past if state is not None else None
+
+    def queries_and_keys(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Of every sub-head, [b 2h t k] and [b 2g t k], positions applied."""
+        q, k = split_heads(self.q(x), 2 * self.heads), split_heads(self.k(x), 2 * self.kv_heads)
+        if self.spec.rope is not None:
+            q, k = self.spec.rope.apply(context, q, k)
+        return q, k
+
+    def attention_maps(self, x: Tensor, context: Context) -> Tensor:
+        q, k = self.queries_and_keys(x, context)
+        mask = context.mask(x.shape[1])
+        return differential_maps(q, k, self.current_lambda(), 1 / math.sqrt(self.head_width), mask, causal=True)
 
     def current_lambda(self) -> Tensor:
         """λ in float32, one scalar for the layer; nothing keeps it between 0 and 1."""

@@ -53,7 +53,7 @@ _ENTRIES = (
         "Differential Transformer",
         "Ye et al. 2024, arXiv 2410.05258",
         "differential attention (two maps, learned lambda, head norm), otherwise the baseline",
-        ("830m", "1.4b", "2.8b", "3b", "6.8b", "13.1b"),
+        ("830m", "1.4b", "2.8b", "3b", "6.8b", "13.1b", "diffllama"),
     ),
     Entry(
         "ngpt",
@@ -65,6 +65,13 @@ _ENTRIES = (
     # GPT-Neo and GPT-J
     # positions
     # differential and normalised
+    Entry(
+        "diff_transformer_v2",
+        "Differential Transformer V2",
+        "Microsoft 2026, blog post of 20 January",
+        "twice the query heads, subtracted in pairs by a gate of each token and head, otherwise the baseline",
+        (),
+    ),
     # recurrences
     # state-space comparators
     # sparse attention
