@@ -6,7 +6,7 @@ from torch import Tensor
 
 from windtunnel.layer import Cost, Layer, Role
 from windtunnel.norms import Scale
-from windtunnel.positions import Learned
+from windtunnel.positions import Positions
 from windtunnel.spec import Spec
 
 
@@ -14,7 +14,7 @@ class Embedding(Spec):
     """Token vectors times `scale`, plus additive positions if any."""
 
     scale: float = 1.0
-    positions: Learned | None = None
+    positions: Positions | None = None
 
     def build(self, vocab: int, width: int) -> "EmbeddingLayer":
         return EmbeddingLayer(self, vocab, width)
@@ -33,7 +33,7 @@ class EmbeddingLayer(Layer):
         x = F.embedding(tokens, self.weight)
         if self.scale != 1.0:
             x = x * self.scale
-        return x if self.positions is None else x + self.positions(first, tokens.shape[1])
+        return x if self.positions is None else x + self.positions(first, x)
 
     def costs(self, length: int) -> list[Cost]:
         return [Cost("embedding", elementwise=self.width)]

@@ -12,6 +12,8 @@ from windtunnel.init import Initial, Normal, initialize
 from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
+from windtunnel.positions.rotary import scaled
+from windtunnel.positions.scaling import Method, scaling_for
 from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
 from windtunnel.spec import Spec
 
@@ -68,6 +70,8 @@ class Model(Spec):
         for name in ("vocab", "width", "context"):
             value = getattr(self, name)
             self.require(value > 0, f"{name} must be positive, got {value}")
+        if self.embedding.positions is not None:
+            self.embedding.positions.check(self.width)
 
     @property
     def layers(self) -> tuple[Spec, ...]:
@@ -82,6 +86,15 @@ class Model(Spec):
     def build(self) -> "ModelLayer":
         """An uninitialised module on the current default device (the meta device costs no memory)."""
         raise NotImplementedError
+
+    def extended(self, method: Method, length: int, trained: int | None = None) -> Self:
+        """This model for texts of `length` tokens by scaled rotary positions.
+
+        The parameters are the same: weights of one fit the other, as they are or trained further. trained: the context
+        that it was trained at; None is `context`.
+        Raises `InputError` where there are no rotary positions.
+        """
+        return scaled(self, scaling_for(method, trained or self.context, length)).replace(context=length)
 
     def same_function(self, other: "Model") -> bool:
         """Whether two specs compute the same function of their parameters."""

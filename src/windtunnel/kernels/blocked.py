@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     repeats: int  # n = query heads of a group
     length: int
     mask: Tensor | None  # b g t n s, each axis but t and s possibly 1; True = attend
+    slopes: Tensor | None = None  # g 1 n 1, of ALiBi
 
 
 def applies(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
@@ -43,15 +44,16 @@ def applies(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
     )
 
 
-def plan(batch: int, heads: int, groups: int, length: int, mask: Tensor | None) -> Plan:
-    """Bring a mask that broadcasts to b h t s into the order of the rows."""
+def plan(batch: int, heads: int, groups: int, length: int, mask: Tensor | None, slopes: Tensor | None = None) -> Plan:
+    """Bring a mask that broadcasts to b h t s, and slopes [h], into the order of the rows."""
     repeats = heads // groups
+    slopes = None if slopes is None else slopes.reshape(groups, 1, repeats, 1)
     if mask is not None:
         mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
         grouped = (1, 1) if mask.shape[1] == 1 else (groups, repeats)
         mask = mask.reshape(mask.shape[0], *grouped, *mask.shape[2:]).transpose(2, 3)
         mask = mask.expand(-1, -1, length, -1, length)
-    return Plan(batch, groups, repeats, length, mask)
+    return Plan(batch, groups, repeats, length, mask, slopes)
 
 
 def rows(x: Tensor, groups: int) -> Tensor:
@@ -80,6 +82,9 @@ def block_weights(queries: Tensor, keys: Tensor, sizes: Plan, start: int, end: i
     scores = torch.bmm(queries, keys[:, :end].transpose(1, 2))
     table = scores.view(-1, sizes.batch, sizes.groups, end - start, sizes.repeats, end)  # maps b g t n s
     hidden = torch.full((end - start, end - start), float("-inf"), dtype=scores.dtype).triu_(1)
+    if sizes.slopes is not None:
+        distance = torch.arange(start, end)[:, None] - torch.arange(end)
+        table.sub_(sizes.slopes.to(table.dtype) * distance[:, None])
     table[..., start:].add_(hidden.unsqueeze(1))
     if sizes.mask is None:
         return torch.softmax(scores, -1, out=scores)

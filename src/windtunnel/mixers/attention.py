@@ -8,12 +8,12 @@ from torch import Tensor
 
 from windtunnel.init import Linear
 from windtunnel.kernels import blocked
-from windtunnel.kernels.attention import attention, attention_maps
+from windtunnel.kernels.attention import ROWS, attention, attention_maps
 from windtunnel.kernels.rms_norm import unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import Scale
-from windtunnel.positions import Rope
+from windtunnel.positions import Alibi, Rope
 
 
 class Attention(Mixer):
@@ -32,6 +32,7 @@ class Attention(Mixer):
     window: int | None = None
     bias: bool = False
     output_bias: bool | None = None
+    alibi: Alibi | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
@@ -72,7 +73,7 @@ class AttentionLayer(AttendingLayer):
         q, k, v = self.project(x, context)
         past = state.extend(k, v) if state is not None else KeyValues(k, v)
         mask = context.mask(past.keys.shape[2], self.spec.window)
-        mixed = attention(q, past.keys, past.values, scale=self.scale, mask=mask, causal=True)  # b h t k
+        mixed = attention(q, past.keys, past.values, self.scale, mask, True, self.slopes(context))  # b h t k
         return self.o(merge_heads(mixed)), self.kept(past) if state is not None else None
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,9 +83,14 @@ class AttentionLayer(AttendingLayer):
             q, k = self.spec.rope.apply(context, q, k)
         return q, k, split_heads(v, self.kv_heads)
 
+    def slopes(self, context: Context) -> Tensor | None:
+        """[h], those of ALiBi."""
+        return self.spec.alibi.of(context, self.heads) if self.spec.alibi is not None else None
+
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k, _ = self.project(x, context)
-        return attention_maps(q, k, self.scale, context.mask(x.shape[1], self.spec.window), causal=True)
+        mask = context.mask(x.shape[1], self.spec.window)
+        return attention_maps(q, k, self.scale, mask, causal=True, slopes=self.slopes(context))
 
     def kept(self, past: KeyValues) -> KeyValues:
         """What the next call can still attend to."""
@@ -99,7 +105,9 @@ class AttentionLayer(AttendingLayer):
         rotary = 3.0 * (self.heads + self.kv_heads) * self.head_width if self.spec.rope is not None else 0.0
         return [
             Cost.matmul("attention projections", projections, rotary),
-            core_cost(self.heads, self.head_width, self.head_width, length, self.spec.window),
+            core_cost(
+                self.heads, self.head_width, self.head_width, length, self.spec.window, self.spec.alibi is not None
+            ),
         ]
 
     def state_bytes(self, length: int, element: int = 4) -> int:
@@ -107,16 +115,23 @@ class AttentionLayer(AttendingLayer):
         return kept * self.kv_heads * 2 * self.head_width * element
 
 
-def core_cost(heads: int, key_width: int, value_width: int, length: int, window: int | None = None) -> Cost:
-    """Scores and weighted values; about 5 element-wise operations a score for the softmax.
+def core_cost(
+    heads: int, key_width: int, value_width: int, length: int, window: int | None = None, biased: bool = False
+) -> Cost:
+    """Scores and weighted values; about 5 element-wise operations a score for the softmax, 2 for ALiBi's bias.
 
     A band is a mask to SDPA, which computes every pair; plain causal order it skips. It widens the narrower of keys and
-    values with zeros, and forms the scores again in the backward pass.
+    values with zeros, and forms the scores again in the backward pass. Biases go by blocks of `ROWS` queries.
     """
     attended = mean_attended(length, window)
     executed = length if window is not None and window < length else attended
+    if biased:
+        executed = (
+            sum(min(ROWS, length - start) * min(start + ROWS, length) for start in range(0, length, ROWS)) / length
+        )
     widened = 2.0 * heads * max(key_width, value_width) * executed
     stored = stored_cost(heads, heads, key_width, value_width, length, window)
+    stored = stored._replace(elementwise=stored.elementwise + (2.0 * heads * attended if biased else 0.0))
     return stored._replace(hardware=2 * widened, recomputed=widened, stored=stored)
 
 

@@ -1,14 +1,18 @@
 """Rotary positions (Su et al. 2021, RoFormer)."""
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from windtunnel.errors import InputError
 from windtunnel.kernels.rotary import rotate
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context
-from windtunnel.spec import Spec
+from windtunnel.positions.scaling import Scaling
+from windtunnel.spec import Spec, fields
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Rope(Spec):
@@ -16,11 +20,13 @@ class Rope(Spec):
 
     layout: "half" pairs (i, i + r/2), "interleaved" pairs (2i, 2i + 1); the same function up to a permutation of
     the rows of the query and key matrices. width: the first r numbers of each head are rotated; None is all of them.
+    scaling: how the frequencies are stretched over more than the trained context.
     """
 
     theta: float = 10_000.0
     layout: Literal["half", "interleaved"] = "half"
     width: int | None = None
+    scaling: Scaling | None = None
 
     def validate(self) -> None:
         self.require(self.theta > 0, f"theta must be positive, got {self.theta}")
@@ -37,7 +43,8 @@ class Rope(Spec):
     def frequencies(self, head_width: int) -> Tensor:
         """[r/2] angles per position, in float64."""
         rotated = self.width or head_width
-        return self.theta ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / rotated)
+        base = self.theta ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / rotated)
+        return base if self.scaling is None else self.scaling.frequencies(base, self.theta)
 
     def apply(self, context: Context, *heads: Tensor) -> tuple[Tensor, ...]:
         """Rotate tensors [b h t k] by the positions of this call; tables are made once a forward pass."""
@@ -51,4 +58,31 @@ class Rope(Spec):
     def _tables(self, positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         frequencies = self.frequencies(head_width).to(positions.device)
         angles = positions.to(torch.float64)[:, None] * frequencies  # t r/2
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        magnitude = self.scaling.magnitude if self.scaling is not None else 1.0
+        return (magnitude * angles.cos()).to(dtype), (magnitude * angles.sin()).to(dtype)
+
+
+def scaled(spec: AnySpec, scaling: Scaling | None) -> AnySpec:
+    """The same spec with this scaling in every `Rope` that it holds; None takes any scaling away.
+
+    Parameters are the same before and after. Raises `InputError` where there is no `Rope`.
+    """
+    if not _has_rope(spec):
+        raise InputError(f"{spec.kind}: has no rotary positions to scale; its recipe uses others, or none")
+    return _scaled(spec, scaling)  # type: ignore[no-any-return]
+
+
+def _scaled(value: Any, scaling: Scaling | None) -> Any:
+    if isinstance(value, Rope):
+        return value.replace(scaling=scaling)
+    if isinstance(value, tuple):
+        return tuple(_scaled(item, scaling) for item in value)
+    if isinstance(value, Spec):
+        return value.replace(**{name: _scaled(item, scaling) for name, item in fields(value)})
+    return value
+
+
+def _has_rope(value: Any) -> bool:
+    if isinstance(value, Spec):
+        return isinstance(value, Rope) or any(_has_rope(item) for _, item in fields(value))
+    return isinstance(value, tuple) and any(_has_rope(item) for item in value)
