@@ -13,7 +13,7 @@ from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
 from windtunnel.positions.rotary import scaled
-from windtunnel.positions.scaling import Method, scaling_for
+from windtunnel.positions.scaling import scaling_for
 from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
 from windtunnel.spec import Spec
 
@@ -87,8 +87,8 @@ class Model(Spec):
         """An uninitialised module on the current default device (the meta device costs no memory)."""
         raise NotImplementedError
 
-    def extended(self, method: Method, length: int, trained: int | None = None) -> Self:
-        """This model for texts of `length` tokens by scaled rotary positions.
+    def extended(self, method: str, length: int, trained: int | None = None) -> Self:
+        """This model for texts of `length` tokens by scaled rotary positions: linear, ntk, dynamic, yarn or llama3.
 
         The parameters are the same: weights of one fit the other, as they are or trained further. trained: the context
         that it was trained at; None is `context`.

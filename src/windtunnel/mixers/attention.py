@@ -21,7 +21,7 @@ class Attention(Mixer):
 
     head_width: None is width / heads. kv_heads: None is heads. scale: None is 1/sqrt(head_width).
     window: keys that a query sees, its own included; None is all before it. bias: on q, k, v and the output.
-    output_bias: on the output alone; None follows bias.
+    output_bias: on the output alone; None follows bias. alibi: linear biases on the scores, beside or instead of rope.
     """
 
     heads: int

@@ -13,8 +13,6 @@ from torch import Tensor
 from windtunnel.errors import InputError
 from windtunnel.spec import Spec, nearest
 
-Method = Literal["linear", "ntk", "dynamic", "yarn", "llama3"]
-
 
 class Scaling(Spec):
     """New frequencies for rotary positions; `factor` is s."""
@@ -136,8 +134,8 @@ class YaRN(Scaling):
         return rotated * math.log(self.trained / (2 * math.pi * rotations)) / (2 * math.log(theta))
 
 
-def scaling_for(method: Method, trained: int, length: int) -> Scaling:
-    """The scaling by its method's name from a trained context to `length` tokens, everything else as published."""
+def scaling_for(method: str, trained: int, length: int) -> Scaling:
+    """From a trained context to `length` tokens by linear, ntk, dynamic, yarn or llama3, all else as published."""
     factor = max(1.0, length / trained)
     made: dict[str, Scaling] = {
         "linear": Interpolation(factor=factor),
