@@ -1,5 +1,8 @@
 """The linear recurrence: the fast path, the loop and numpy's own loop, in values and gradients."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.proof import Proof
-from windtunnel.kernels.linear_scan import linear_scan, linear_scan_reference
+from windtunnel.kernels import scan_native
+from windtunnel.kernels.linear_scan import _scan, linear_scan, linear_scan_reference
+from windtunnel.kernels.scan_segments import scan_segments
 
 EXACT = 1e-12  # float64: rounding of sums of some hundred terms
 
@@ -55,8 +60,8 @@ def test_the_scan_is_the_recurrence(dtype: torch.dtype, started: bool, proof: Pr
     proof("linear scan", "numpy loop", values=((ours - expected).abs().max() / expected.abs().max()).item())
 
 
-@given(batch=st.integers(1, 3), length=st.integers(1, 40), width=st.integers(1, 9), cut=st.integers(0, 40))
-@settings(max_examples=20)
+@given(batch=st.integers(1, 3), length=st.integers(1, 150), width=st.integers(1, 9), cut=st.integers(0, 150))
+@settings(max_examples=30)
 def test_any_size_in_two_pieces(batch: int, length: int, width: int, cut: int) -> None:
     decay, inputs, initial = (tensor.detach() for tensor in case(batch, length, width, seed=cut))
     whole = linear_scan(decay, inputs, initial)
@@ -65,7 +70,7 @@ def test_any_size_in_two_pieces(batch: int, length: int, width: int, cut: int) -
     if cut:
         first = linear_scan(decay[:, :cut], inputs[:, :cut], initial)
         rest = linear_scan(decay[:, cut:], inputs[:, cut:], first[:, -1])
-        torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=0, atol=0)
+        torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
@@ -98,6 +103,72 @@ def test_the_states_of_white_noise_have_the_variance_that_the_decay_says() -> No
     noise = torch.randn(decay.shape, dtype=torch.float64)
     states = linear_scan(decay, (1 - decay.square()).sqrt() * noise)
     assert states[:, 200:].var().item() == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("length", [1, 2, 16, 17, 33, 34, 35, 64, 127, 257])
+def test_backwards_in_segments(length: int) -> None:
+    """The adjoint's own direction, at lengths about those where segments begin and end."""
+    decay, inputs, initial = (tensor.detach() for tensor in case(2, length, 3))
+    states = torch.full_like(inputs, torch.nan)
+    scan_segments(decay, inputs, initial, states, reverse=True)
+    expected = linear_scan_reference(decay.flip(1), inputs.flip(1), initial).flip(1)
+    torch.testing.assert_close(states, expected, rtol=0, atol=EXACT)
+
+
+def test_the_compiler_sees_one_operator() -> None:
+    """Shapes, aliasing and gradients as torch.compile relies on them."""
+    decay, inputs, initial = case(2, 40, 3)
+    torch.library.opcheck(_scan, (decay, inputs, initial))
+    torch.library.opcheck(_scan, (decay, inputs, None))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_compiled_operator(threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proof: Proof) -> None:
+    monkeypatch.setenv(scan_native.SETTING, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    scan_native.library.cache_clear()
+    assert scan_native.wanted(torch.empty(1))
+    for started, (batch, length, width) in [(True, (3, 300, 70)), (False, (1, 300, 150)), (True, (2, 1, 1))]:
+        decay, inputs, initial = case(batch, length, width)
+        given = (decay, inputs, initial) if started else (decay, inputs)
+        ours, loop = linear_scan(*given), linear_scan_reference(*given)
+        torch.testing.assert_close(ours, loop, rtol=0, atol=EXACT)
+        weights = torch.randn(ours.shape, dtype=ours.dtype)
+        slopes = torch.autograd.grad(ours, given, weights)
+        for slope, other in zip(slopes, torch.autograd.grad(loop, given, weights), strict=True):
+            torch.testing.assert_close(slope, other, rtol=0, atol=EXACT)
+        proof("linear scan, compiled", "the loop over equations", values=(ours - loop).abs().max().item())
+    assert len(list((tmp_path / "windtunnel").iterdir())) == 1
+    scan_native.library.cache_clear()
+
+
+def test_without_a_compiler_torch_goes_on_after_one_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(scan_native.SETTING, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    scan_native.library.cache_clear()
+    decay, inputs, initial = case(2, 40, 3)
+    with pytest.warns(RuntimeWarning, match="no C compiler 'no-such-compiler'"):
+        ours = linear_scan(decay, inputs, initial)
+    linear_scan(decay, inputs, initial)  # a second warning would be an error
+    torch.testing.assert_close(ours, linear_scan_reference(decay, inputs, initial), rtol=0, atol=EXACT)
+    scan_native.library.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize(("length", "width"), [(1, 1), (31, 33), (257, 100)])
+def test_on_the_gpu(started: bool, length: int, width: int) -> None:
+    decay, inputs, initial = (tensor.detach().cuda().requires_grad_() for tensor in case(2, length, width))
+    given = (decay, inputs, initial) if started else (decay, inputs)
+    ours, loop = linear_scan(*given), linear_scan_reference(*given)
+    torch.testing.assert_close(ours, loop, rtol=0, atol=EXACT)
+    weights = torch.randn_like(ours)
+    slopes = torch.autograd.grad(ours, given, weights)
+    for slope, other in zip(slopes, torch.autograd.grad(loop, given, weights), strict=True):
+        torch.testing.assert_close(slope, other, rtol=0, atol=EXACT)
 
 
 def test_refusals() -> None:

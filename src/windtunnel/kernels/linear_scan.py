@@ -7,11 +7,16 @@ The adjoint is the same recurrence backwards with the decay of the next step: wi
 (* conjugates, for complex recurrences). A decay of zero is a reset and exact: nothing is divided by a decay.
 """
 
+import importlib
+import importlib.util
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from windtunnel.kernels import scan_native
+from windtunnel.kernels.scan_segments import scan_segments
 
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -31,52 +36,80 @@ def linear_scan(decay: Tensor, inputs: Tensor, initial: Tensor | None = None) ->
 
     decay, inputs: [b t d] of one dtype, float32 or wider or complex (a decay near 1 does not survive bfloat16, whose
     numbers below 1 lie 1/256 apart). decay may be expanded. initial: h_0 [b d]; None is zero.
+    On a CPU in plain torch, or where WINDTUNNEL_COMPILED_SCAN=1 as a compiled operator (`scan_native`); on CUDA in
+    Triton, which has not been run on a GPU yet.
     """
     _check(decay, inputs, initial)
-    return _LinearScan.apply(decay, inputs, initial)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _LinearScan(torch.autograd.Function):
-    """One fused multiply-add a step, forwards and backwards; only decay and states are kept."""
-
-    @staticmethod
-    def forward(ctx: Any, decay: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
-        states = _scan(decay, inputs, initial)
-        ctx.save_for_backward(decay, states, initial)
-        return states
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        decay, states, initial = ctx.saved_tensors
-        return _adjoint(decay, states, initial, gradient)
-
-
-def _scan(decay: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
-    states = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
-    h = torch.zeros_like(inputs[:, 0]) if initial is None else initial
-    for a, x, out in zip(decay.unbind(1), inputs.unbind(1), states.unbind(1), strict=True):
-        h = torch.addcmul(x, a, h, out=out)
+    if not inputs.shape[1]:
+        return inputs
+    states: Tensor = _scan(decay, inputs, initial)
     return states
 
 
-def _adjoint(
-    decay: Tensor, states: Tensor, initial: Tensor | None, gradient: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+# Operators of their own, so that a compiler takes each as one call instead of unrolling the sequence.
+@torch.library.custom_op("windtunnel::linear_scan", mutates_args=())
+def _scan(decay: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
+    states = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+    module = _compiled(inputs)
+    if module is not None:
+        module.forward(decay, inputs, initial, states)
+    else:
+        scan_segments(decay, inputs, initial, states)
+    return states
+
+
+@torch.library.custom_op("windtunnel::linear_scan_adjoint", mutates_args=())
+def _adjoint(decay: Tensor, states: Tensor, initial: Tensor | None, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """dL/da and dL/dx, which is δ."""
+    d_decay, d_inputs = torch.empty_like(states), torch.empty_like(states)
+    module = _compiled(states)
+    if module is not None:
+        module.adjoint(decay, states, initial, gradient, d_decay, d_inputs)
+        return d_decay, d_inputs
     decay, states = decay.conj().resolve_conj(), states.conj().resolve_conj()
-    d_inputs = torch.empty_like(states)
-    slices = [tensor.unbind(1) for tensor in (decay, gradient, d_inputs)]
-    following, delta = torch.zeros_like(states[:, 0]), torch.zeros_like(states[:, 0])
-    for a, g, out in zip(*(reversed(each) for each in slices), strict=True):
-        delta = torch.addcmul(g, following, delta, out=out)
-        following = a
-    d_decay = torch.empty_like(states)
-    torch.mul(d_inputs[:, 1:], states[:, :-1], out=d_decay[:, 1:])
-    if initial is None:
-        d_decay[:, 0] = 0
-        return d_decay, d_inputs, None
-    d_decay[:, 0] = delta * initial.conj()
-    return d_decay, d_inputs, following * delta
+    last = gradient[:, -1]
+    d_inputs[:, -1] = last
+    delta, before, slope = d_inputs[:, 1:], states[:, :-1], d_decay[:, 1:]
+
+    def multiply(span: slice) -> None:
+        torch.mul(delta[:, span], before[:, span], out=slope[:, span])
+
+    scan_segments(decay[:, 1:], gradient[:, :-1], last, d_inputs[:, :-1], reverse=True, finished=multiply)
+    d_decay[:, 0] = 0 if initial is None else d_inputs[:, 0] * initial.conj()
+    return d_decay, d_inputs
+
+
+def _compiled(x: Tensor) -> ModuleType | None:
+    """The module that holds a compiled operator for x, if there is one."""
+    if scan_native.wanted(x):
+        return scan_native
+    if x.is_cuda and not x.is_complex() and importlib.util.find_spec("triton") is not None:
+        return importlib.import_module("windtunnel.kernels.scan_triton")
+    return None
+
+
+@_scan.register_fake
+def _(decay: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
+    return torch.empty_like(inputs, memory_format=torch.contiguous_format)
+
+
+@_adjoint.register_fake
+def _(decay: Tensor, states: Tensor, initial: Tensor | None, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(states), torch.empty_like(states)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    decay, _, initial = inputs
+    ctx.save_for_backward(decay, output, initial)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    decay, states, initial = ctx.saved_tensors
+    d_decay, d_inputs = _adjoint(decay, states, initial, gradient)
+    return d_decay, d_inputs, None if initial is None else decay[:, 0].conj() * d_inputs[:, 0]
+
+
+_scan.register_autograd(_backward, setup_context=_keep)
 
 
 def _check(decay: Tensor, inputs: Tensor, initial: Tensor | None) -> None:

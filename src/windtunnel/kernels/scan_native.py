@@ -1,0 +1,121 @@
+"""The linear recurrence as a compiled operator for CPUs: one pass over memory forwards, one backwards.
+
+Off unless the environment variable WINDTUNNEL_COMPILED_SCAN is 1. The first use compiles `scan_native.c` with the C
+compiler that CC names (else `cc`) and keeps the result in the user's cache folder; where that fails, one warning says
+why and the torch path goes on. Results differ from the torch path's by rounding: the order of the sums is another.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SETTING = "WINDTUNNEL_COMPILED_SCAN"
+_SOURCE = Path(__file__).with_suffix(".c")
+_FLAGS = ("-O3", "-march=native", "-std=c99", "-fPIC", "-shared")
+_NAMES = {torch.float32: "float32", torch.float64: "float64"}
+_WIDEST, _NARROWEST = 1024, 64  # channels of one piece of work: carries fit the first-level cache, vectors are filled
+_FEW = 1 << 15  # numbers below which another thread costs more than it gains
+
+
+def wanted(x: Tensor) -> bool:
+    """Whether this operator is switched on, applies to x and could be compiled."""
+    if os.environ.get(SETTING) != "1" or x.device.type != "cpu" or x.dtype not in _NAMES:
+        return False
+    return library() is not None
+
+
+def forward(decay: Tensor, inputs: Tensor, initial: Tensor | None, states: Tensor) -> None:
+    """Fill states [b t d], contiguous."""
+    _run("forward", states, [decay, inputs, initial], [states])
+
+
+def adjoint(
+    decay: Tensor, states: Tensor, initial: Tensor | None, gradient: Tensor, d_decay: Tensor, d_inputs: Tensor
+) -> None:
+    """Fill d_decay and d_inputs [b t d], contiguous."""
+    _run("adjoint", states, [decay, states, initial, gradient], [d_decay, d_inputs])
+
+
+def _run(name: str, like: Tensor, given: list[Tensor | None], filled: list[Tensor]) -> None:
+    compiled = library()
+    assert compiled is not None
+    function = getattr(compiled, f"{_NAMES[like.dtype]}_{name}")
+    held = [tensor.contiguous() if tensor is not None else None for tensor in given]
+    pointers = [ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None) for tensor in (*held, *filled)]
+    batch, time, width = like.shape
+    threads = torch.get_num_threads() if like.numel() > _FEW else 1
+
+    def piece(row: int, first: int) -> int:
+        sizes = (time, width, row, first, min(first + channels, width))
+        return int(function(*pointers, *(ctypes.c_ssize_t(size) for size in sizes)))
+
+    channels = _channels(width, batch, threads)
+    work = [(row, first) for row in range(batch) for first in range(0, width, channels)]
+    if any(_in_turn(piece, work, threads)):
+        raise MemoryError("linear_scan: no memory for one number a channel")
+
+
+def _channels(width: int, batch: int, threads: int) -> int:
+    """Channels of a piece of work: all of them if rows keep every thread busy."""
+    pieces = -(-threads // batch)
+    return max(_NARROWEST, min(_WIDEST, -(-width // pieces)))
+
+
+def _in_turn(piece: Callable[[int, int], int], work: list[tuple[int, int]], threads: int) -> list[int]:
+    """ctypes lets go of the interpreter during a call, so plain threads run side by side."""
+    if threads == 1 or len(work) == 1:
+        return [piece(*each) for each in work]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda each: piece(*each), work))
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled operator, compiled now if this machine has none yet; None, after one warning, if it cannot be."""
+    try:
+        return ctypes.CDLL(str(_compiled()))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        warnings.warn(
+            f"{SETTING}=1, but the scan could not be compiled and runs in torch: {reason}", RuntimeWarning, stacklevel=2
+        )
+        return None
+
+
+def _compiled() -> Path:
+    """The path of the shared library; its name holds source, flags and processor."""
+    key = hashlib.sha256("\n".join([_SOURCE.read_text(), *_FLAGS, _processor()]).encode()).hexdigest()[:16]
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel" / f"scan-{key}.so"
+    if path.exists():
+        return path
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise OSError(f"no C compiler {os.environ.get('CC', 'cc')!r} (install one, or name it in CC)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        fresh.replace(path)
+    return path
+
+
+def _processor() -> str:
+    """What code for this very processor depends on."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else [platform.processor()]
+    return "\n".join(
+        [platform.machine(), *sorted({line for line in lines if line.startswith(("model name", "flags"))})]
+    )
