@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,10 @@ class Initial(Spec):
         """Standard deviation of a parameter's initial values."""
         raise NotImplementedError
 
+    def draw(self, shape: torch.Size, role: Role, deviation: float, generator: torch.Generator) -> Tensor:
+        """Values of that standard deviation, normal unless a kind of initialisation says otherwise."""
+        return torch.empty(shape, dtype=torch.float32).normal_(0.0, deviation, generator=generator)
+
 
 class Normal(Initial):
     """N(0, std); matrices that write to the residual stream are divided by sqrt(2 layers) (GPT-2)."""
@@ -63,6 +68,35 @@ class FanIn(Initial):
         return 1 / (math.sqrt(role.fan_in) * depth)
 
 
+class FanInUniform(Initial):
+    """U(±1/sqrt(fan-in)) for matrices, which is `torch.nn.Linear`'s own, and N(0, embedding) for tables.
+
+    Matrices that write to the residual stream are divided by sqrt(layers) (Mamba's code: one branch a layer).
+    """
+
+    embedding: float = 0.02
+
+    def deviation(self, role: Role, layers: int) -> float:
+        if role.kind in ("embedding", "unembedding"):
+            return self.embedding
+        return 1 / math.sqrt(3 * role.fan_in * (layers if role.kind == "writes" else 1))
+
+    def draw(self, shape: torch.Size, role: Role, deviation: float, generator: torch.Generator) -> Tensor:
+        if role.kind in ("embedding", "unembedding") or role.deviation is not None:
+            return super().draw(shape, role, deviation, generator)
+        bound = math.sqrt(3) * deviation
+        return torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+
+
+def uniform(low: float, high: float) -> Callable[[torch.Size, torch.Generator], Tensor]:
+    """The `draw` of a role whose initial values are uniform in [low, high)."""
+
+    def draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32).uniform_(low, high, generator=generator)
+
+    return draw
+
+
 def roles(model: nn.Module) -> dict[str, Role]:
     """The role of every parameter of a model, by name; a tied table appears once."""
     found: dict[str, Role] = {}
@@ -88,8 +122,7 @@ def initialize(model: nn.Module, initial: Initial, seed: int, layers: int) -> No
             parameter.copy_(role.draw(parameter.shape, generator(seed, name)))
             continue
         deviation = role.deviation if role.deviation is not None else initial.deviation(role, layers)
-        values = torch.empty(parameter.shape, dtype=torch.float32)
-        parameter.copy_(values.normal_(0.0, deviation, generator=generator(seed, name)))
+        parameter.copy_(initial.draw(parameter.shape, role, deviation, generator(seed, name)))
 
 
 def generator(seed: int, name: str) -> torch.Generator:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 EMPTY: Mapping[str, Tensor] = MappingProxyType({})
 
-RoleKind = Literal["embedding", "unembedding", "reads", "writes", "inner", "gain", "bias", "decay"]
+RoleKind = Literal["embedding", "unembedding", "reads", "writes", "inner", "filter", "gain", "bias", "decay"]
 
 
 class Role(NamedTuple):
     """What a parameter is for. Initialisation, optimiser groups, projection and sharding are tables over `kind`.
 
-    kind:     reads [out, width] and writes [width, in] touch the residual stream; inner matrices do not.
+    kind:     reads [out, width] and writes [width, in] touch the residual stream; inner matrices do not. A filter is
+              multiplied element by element (the taps of a depth-wise convolution): no matrix, but decayed like one.
     fan_in:   number of inputs that are summed.
     constant: the initial value where the layer itself fixes it (gains: 1).
     deviation: standard deviation where the layer itself fixes it (the lambda vectors of DiffAttention: 0.1).
@@ -39,7 +40,7 @@ class Cost(NamedTuple):
     hardware:    what the implementation in use executes.
     elementwise: element-wise, scan and transcendental operations, 1 each.
     recomputed:  hardware operations that the backward pass does again (flash attention forms its scores twice).
-    stored:      the same mechanism where attention maps are kept (training on a CPU, kernels/blocked.py and banded.py);
+    stored:      the same mechanism where whole attention maps are kept (short training on a CPU, kernels/blocked.py);
                  None where that changes nothing.
     """
 

@@ -26,6 +26,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"heads": 4, "kv_heads": 2, "head_width": 10, "tied": True, "theta": 500.0},
     ),
     "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
+    "mamba-odd": ("mamba", {"hidden": 37, "state": 3, "taps": 1}),
+    "lru-long-memory": ("lru", {"hidden": 37, "r_min": 0.9, "r_max": 0.999, "phase_max": 0.3}),
+    "h3-heads": ("h3", {"heads": 16, "state": 6, "hidden": 50}),
+    "h3-hybrid": ("h3", {"attention": 2, "attention_heads": 2, "state": 10}),
 }
 
 

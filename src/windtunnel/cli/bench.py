@@ -27,9 +27,7 @@ Takes some minutes, and a machine that does nothing else.
 
 
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
-KERNELS: dict[str, str] = {
-    "window": "Sliding windows against full attention, forward and backward.",
-}
+KERNELS: dict[str, str] = {}
 
 
 def register(app: typer.Typer) -> None:

@@ -1,5 +1,6 @@
 """Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,16 +161,22 @@ def _twin(
 
 def _turned(found: Match, arm: Arm) -> dict[str, int]:
     """The settings that the match changed; heads only with the width, since recipes count heads in their own way."""
-    before = _shape(arm.spec).settings()
-    return {name: value for name, value in found.settings.items() if value != before[name]}
+    return _changes(arm.recipe, _shape(arm.spec).settings(), found.settings)
+
+
+def _changes(recipe: str, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """What differs, but for heads where the recipe has none."""
+    headless = "heads" not in inspect.signature(recipes.get(recipe)).parameters
+    return {
+        name: value for name, value in after.items() if value != before[name] and not (headless and name == "heads")
+    }
 
 
 def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
     before = _shape(recipes.build(recipe, **settings)).settings()
 
     def count(sizes: dict[str, int]) -> int:
-        changed = {name: value for name, value in sizes.items() if value != before[name]}
-        return n_body(recipes.build(recipe, **{**settings, **changed}))
+        return n_body(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
 
     return count
 
@@ -179,7 +186,8 @@ def _shape(spec: Model) -> Shape:
     layers = spec.layers
     period = next((p for p in range(1, len(layers)) if layers[p:] == layers[:-p]), 1)
     heads, hidden = _first(layers, "heads"), _first(layers, "hidden")
-    return Shape(width=spec.width, layers=len(layers), heads=heads or 1, hidden=hidden or 0, period=period)
+    heads = heads or max(1, spec.width // 8)  # without heads the width moves by 8
+    return Shape(width=spec.width, layers=len(layers), heads=heads, hidden=hidden or 0, period=period)
 
 
 def _first(specs: Iterable[Any], name: str) -> int | None:

@@ -5,8 +5,14 @@ k query head size, v value head size or vocabulary, n rows, r rotated features.
 """
 
 from windtunnel.kernels.attention import attention, attention_maps, attention_reference
-from windtunnel.kernels.banded import banded_attention, banded_attention_reference
 from windtunnel.kernels.causal_conv import causal_conv, causal_conv_reference
+from windtunnel.kernels.diagonal_ssm import (
+    causal_convolution,
+    diagonal_ssm,
+    diagonal_ssm_reference,
+    document_segments,
+    impulse_response,
+)
 from windtunnel.kernels.differential import (
     differential_attention,
     differential_attention_reference,
@@ -21,19 +27,23 @@ from windtunnel.kernels.linear_scan import linear_scan, linear_scan_reference
 from windtunnel.kernels.memory import tune_allocator
 from windtunnel.kernels.rms_norm import rms_norm, rms_norm_reference, unit_norm, unit_norm_reference
 from windtunnel.kernels.rotary import rotate, rotate_reference
+from windtunnel.kernels.selective_scan import selective_scan, selective_scan_reference
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 
 __all__ = [
     "attention",
     "attention_maps",
     "attention_reference",
-    "banded_attention",
-    "banded_attention_reference",
     "causal_conv",
     "causal_conv_reference",
+    "causal_convolution",
+    "diagonal_ssm",
+    "diagonal_ssm_reference",
     "differential_attention",
     "differential_attention_reference",
     "differential_maps",
+    "document_segments",
+    "impulse_response",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "linear_scan",
@@ -43,6 +53,8 @@ __all__ = [
     "rms_norm_reference",
     "rotate",
     "rotate_reference",
+    "selective_scan",
+    "selective_scan_reference",
     "sphere_step",
     "sphere_step_reference",
     "tune_allocator",

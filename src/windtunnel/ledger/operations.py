@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from windtunnel.init import roles
+from windtunnel.kernels import blocked
 from windtunnel.layer import Cost, Layer
 from windtunnel.ledger.memory import Memory, crossover, curve, memory
 from windtunnel.ledger.parameters import Parameters, count
@@ -88,8 +89,8 @@ class Ledger:
 
 
 def keeps_maps(length: int, device: str = "cpu", dtype: str = "float32", compiled: bool = False) -> bool:
-    """Whether training takes the kernels that keep attention maps, for those layers that have one at this length."""
-    return device == "cpu" and dtype in ("float32", "float64") and not compiled and length > 1
+    """Whether training at this length goes by the kernel that stores whole attention maps (kernels/blocked.py)."""
+    return device == "cpu" and dtype in ("float32", "float64") and not compiled and 1 < length <= blocked.LONGEST
 
 
 def ledger(spec: Model, length: int, maps_kept: bool | None = None) -> Ledger:
@@ -174,6 +175,7 @@ def _parameters_by_mechanism(model: ModelLayer) -> dict[str, int]:
 def _optimiser(model: ModelLayer, n_total: int) -> dict[str, float]:
     projected = 0
     if model.normalized:
-        on_sphere = {name for name, role in roles(model).items() if role.kind not in ("gain", "bias", "decay", "inner")}
+        free = ("gain", "bias", "decay", "inner", "filter")
+        on_sphere = {name for name, role in roles(model).items() if role.kind not in free}
         projected = sum(parameter.numel() for name, parameter in model.named_parameters() if name in on_sphere)
     return {"AdamW": ADAMW * n_total, "projection": PROJECTION * projected}

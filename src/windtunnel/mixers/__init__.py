@@ -5,12 +5,18 @@ from windtunnel.mixers.attention import Attention, NormalizedAttention
 from windtunnel.mixers.base import AttendingLayer, Mixer
 from windtunnel.mixers.differential import DiffAttention
 from windtunnel.mixers.differential_v2 import DiffAttentionV2
+from windtunnel.mixers.h3 import H3
+from windtunnel.mixers.lru import LRU
+from windtunnel.mixers.mamba import Mamba
 
 __all__ = [
+    "H3",
+    "LRU",
     "AttendingLayer",
     "Attention",
     "DiffAttention",
     "DiffAttentionV2",
+    "Mamba",
     "Mixer",
     "MixerLayer",
     "NormalizedAttention",

@@ -74,6 +74,27 @@ _ENTRIES = (
     ),
     # recurrences
     # state-space comparators
+    Entry(
+        "mamba",
+        "Mamba",
+        "Gu and Dao 2023, arXiv 2312.00752",
+        "selective state spaces (S6), short convolution and gate, RMSNorm, no MLP, no positions, tied embeddings",
+        ("130m", "370m", "790m", "1.4b", "2.8b"),
+    ),
+    Entry(
+        "lru",
+        "Linear Recurrent Unit",
+        "Orvieto et al. 2023, arXiv 2303.06349",
+        "complex diagonal recurrences, GELU and a gated linear unit, LayerNorm, no positions",
+        ("text",),
+    ),
+    Entry(
+        "h3",
+        "H3",
+        "Fu et al. 2022, arXiv 2212.14052",
+        "shift and diagonal state spaces with products between them, GELU MLP, attention if asked, tied embeddings",
+        ("125m", "355m", "1.3b", "2.7b"),
+    ),
     # sparse attention
     # linear attention
     # experts

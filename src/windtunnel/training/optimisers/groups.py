@@ -1,4 +1,4 @@
-"""Parameters grouped by role. Weight decay pulls matrices and tables towards zero, never gains, biases or decays."""
+"""Parameters grouped by role. Decay pulls matrices, filters and tables towards zero, never gains, biases or decays."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from windtunnel.init import roles
 
-DECAYED_ROLES = frozenset({"embedding", "unembedding", "reads", "writes", "inner"})
+DECAYED_ROLES = frozenset({"embedding", "unembedding", "reads", "writes", "inner", "filter"})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
