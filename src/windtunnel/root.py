@@ -145,17 +145,25 @@ class ModelLayer(Layer):
         return Output(logits, self._after(tokens, state, encoded), encoded.losses, encoded.metrics)
 
     def loss(
-        self, tokens: Tokens, targets: Tokens, documents: Documents | None = None, seed: int | None = None
+        self,
+        tokens: Tokens,
+        targets: Tokens,
+        documents: Documents | None = None,
+        seed: int | None = None,
+        z_loss: float = 0.0,
     ) -> Loss:
         """Mean cross-entropy over targets other than -1, without a state and without storing all logits.
 
         seed: the randomness of a training step, which also turns on what belongs to training alone (`Context.seed`).
+        z_loss: the weight of the mean of (log Z)² in the total, which keeps the logits' scale (PaLM section 5).
         """
         hidden, _, losses, metrics = self.encode(tokens, None, self._context(tokens, None, documents, seed))
         table = self.head.table(self.embedding.weight)
-        cross_entropy, _ = linear_cross_entropy(
-            hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
+        cross_entropy, z_term = linear_cross_entropy(
+            hidden.flatten(0, 1), table, targets.flatten(), self.head.bias, self.spec.head.soft_cap, z_loss
         )
+        if z_loss:
+            losses = {**losses, "z_loss": z_term}
         total = cross_entropy
         for value in losses.values():
             total = total + value

@@ -84,9 +84,9 @@ def make_plan(request: Request) -> Plan:
             request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
         )
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
-    sampler.check_epochs(settings.steps, settings.batch_size, request.max_epochs)
+    sampler.check_epochs(settings.sequences, 1, request.max_epochs)
     spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
-    return Plan(spec, settings, dataset, sampler.epochs(settings.steps, settings.batch_size), remarks)
+    return Plan(spec, settings, dataset, sampler.epochs(settings.sequences, 1), remarks)
 
 
 def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
@@ -129,7 +129,7 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
         "model": f"{request.recipe}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
         f"parameters, vocab {spec.vocab}",
         "data": f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})",
-        "budget": f"{grouped(settings.steps * settings.step_tokens)} tokens, {plan.epochs:.2f} epochs: "
+        "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens, {plan.epochs:.2f} epochs: "
         f"{settings.steps} steps of {settings.batch_size} x {settings.context}",
         "training": f"{settings.optimiser}, learning rate {settings.learning_rate:.3g} ({rate}), {settings.schedule}, "
         f"warm-up {settings.warmup:g}, weight decay {settings.weight_decay:g}",
@@ -174,4 +174,4 @@ def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:
 
 
 def _rate(plan: Plan, result: RunResult) -> float:
-    return plan.settings.steps * plan.settings.step_tokens / result.seconds if result.seconds else 0.0
+    return plan.settings.tokens_before(plan.settings.steps) / result.seconds if result.seconds else 0.0

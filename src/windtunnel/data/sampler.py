@@ -6,9 +6,10 @@ Feistel network over Z_a x Z_b with cycle walking (Black and Rogaway 2002, secti
 never stored, whatever the size of the corpus.
 """
 
+import functools
 import hashlib
 import math
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,7 +58,11 @@ class Sampler:
 
     def batch(self, step: int, batch_size: int, rows: slice = slice(None)) -> Batch:
         """Rows `rows` of the batch of step `step`; any slicing into micro-batches gives the same rows."""
-        window = self.window(step, batch_size, rows).astype(np.int64)
+        return self.read(_sequences(step, batch_size)[rows])
+
+    def read(self, sequences: range) -> Batch:
+        """A batch of any consecutive sequences 0, 1, ... of the order."""
+        window = self.window(sequences).astype(np.int64)
         tokens = torch.from_numpy(window[:, :-1].copy())
         starts = window[:, 1:-1] == self._end_of_text  # b t-1: a document that begins after the row's first token
         documents = None
@@ -66,14 +71,17 @@ class Sampler:
             documents[:, 1:] = torch.from_numpy(np.cumsum(starts, axis=1))
         return Batch(tokens, torch.from_numpy(window[:, 1:].copy()), documents)
 
-    def window(self, step: int, batch_size: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
-        """The token ids of the batch with the last target: b t+1."""
-        window: npt.NDArray[Any] = self._tokens[self.starts(step, batch_size, rows)[:, None] + self._span]
+    def window(self, sequences: range) -> npt.NDArray[Any]:
+        """The token ids of some sequences, each with its last target: b t+1."""
+        window: npt.NDArray[Any] = self._tokens[self._starts(sequences)[:, None] + self._span]
         return window
 
     def starts(self, step: int, batch_size: int, rows: slice = slice(None)) -> npt.NDArray[np.int64]:
         """Where in the stream each row of the batch starts."""
-        drawn = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[rows]
+        return self._starts(_sequences(step, batch_size)[rows])
+
+    def _starts(self, sequences: range) -> npt.NDArray[np.int64]:
+        drawn = np.arange(sequences.start, sequences.stop, sequences.step, dtype=np.int64)
         starts = np.empty_like(drawn)
         epochs = drawn // self.windows
         for epoch in dict.fromkeys(epochs.tolist()):
@@ -99,12 +107,21 @@ class Sampler:
             )
 
 
-def batch_hash(sampler: Sampler, steps: int, batch_size: int) -> str:
-    """SHA-256 of the token ids, targets included, of the first 64 and the last 64 batches of a run."""
+def batch_hash(sampler: Sampler, steps: int, batch_size: int | Callable[[int], range]) -> str:
+    """SHA-256 of the token ids, targets included, of the first 64 and the last 64 batches of a run.
+
+    batch_size: sequences a step, or a function that gives the sequences of a step.
+    """
+    of_step = batch_size if callable(batch_size) else functools.partial(_sequences, batch_size=batch_size)
     digest = hashlib.sha256()
     for step in sorted({*range(min(_HASHED_BATCHES, steps)), *range(max(0, steps - _HASHED_BATCHES), steps)}):
-        digest.update(sampler.window(step, batch_size).astype("<u4").tobytes())
+        digest.update(sampler.window(of_step(step)).astype("<u4").tobytes())
     return digest.hexdigest()
+
+
+def _sequences(step: int, batch_size: int) -> range:
+    """The sequences of a step where all batches have one size."""
+    return range(step * batch_size, (step + 1) * batch_size)
 
 
 def permute(index: Indices, size: int, keys: npt.NDArray[np.uint64]) -> Indices:
@@ -135,7 +152,7 @@ def _hash(value: Indices, key: np.uint64) -> Indices:
     return value >> _HALF
 
 
-@lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
 def _epoch_keys(data_seed: int, epoch: int, context: int) -> tuple[npt.NDArray[np.uint64], int]:
     """The round keys of an epoch's permutation and the offset of its cut, from SHA-256 of (seed, epoch)."""
     words = []

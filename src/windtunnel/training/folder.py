@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple
 
 from windtunnel.checkpoint import checkpoints, read_index, read_json, recover, save, write_json
 from windtunnel.errors import InputError, WorkError
+from windtunnel.spec import from_json
 from windtunnel.training.loop import Snapshot
 
 _LOCK = "lock"
@@ -100,6 +101,7 @@ class RunFolder:
 
 def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuse to go on with a run under another identity, naming every field that changed."""
+    old = {**old, "settings": from_json(old["settings"], path="settings").to_json()}  # with later versions' fields
     changed = [
         f"{name} was {before!r}, now {now!r}"
         for part in ("settings", "data", "spec", "execution")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from windtunnel.checkpoint import fill_model, model_tensors
 from windtunnel.data.sampler import Sampler
 from windtunnel.execution import Resolved
-from windtunnel.training.optimisers import build_optimiser
+from windtunnel.training.optimisers import build_optimisers
 from windtunnel.training.optimisers.state import flatten_state, restore_state
 from windtunnel.training.schedule import learning_rate
 from windtunnel.training.settings import TrainingSettings
@@ -33,20 +33,22 @@ class Trainer:
     def __init__(self, model: nn.Module, sampler: Sampler, settings: TrainingSettings, execution: Resolved) -> None:
         self.model: Any = execution.prepare(model).train()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimiser = build_optimiser(model, settings)
+        self.optimisers = build_optimisers(model, settings)
         self.sampler, self.settings, self.execution = sampler, settings, execution
 
     def advance(self, step: int, horizon: float | None) -> Step:
         """One step of the loop: data, loss, gradients, clipping, update, projection."""
         rate = learning_rate(self.settings, step, horizon)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
         self._seed(step)
         loss, layers = self._backward(step)
         norm = self._clip()
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.model.project_()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return Step(rate, loss, norm, layers)
 
     def warm_up(self) -> float:
@@ -54,7 +56,7 @@ class Trainer:
         began = time.perf_counter()
         self._seed(0)
         self._backward(0)
-        self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         self.execution.synchronize()
         return time.perf_counter() - began
 
@@ -62,13 +64,17 @@ class Trainer:
         """Copies of the weights and of the optimiser's state, in main memory."""
         return {
             "model": _copied(model_tensors(self.model)),
-            "optimiser": _copied(flatten_state(self.optimiser, self.model)),
+            "optimiser": _copied(flatten_state(self.optimisers, self.model)),
         }
 
     def restore(self, snapshot: Snapshot, source: object) -> None:
         """Go back to a snapshot; `source` names it in errors."""
         fill_model(self.model, snapshot["model"], source)
-        restore_state(self.optimiser, self.model, snapshot["optimiser"])
+        restore_state(self.optimisers, self.model, snapshot["optimiser"])
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def _seed(self, step: int) -> None:
         """Whatever a layer draws from torch's global generator is a function of (seed, step)."""
@@ -81,19 +87,20 @@ class Trainer:
         return ((self.settings.seed * 1_000_003 + step) * 1_009 + part) % 2**63
 
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self.sampler.batch(step, self.settings.batch_size)
-        counted = int((batch.targets >= 0).sum()) if self.settings.accumulation > 1 else 0
-        rows = self.settings.batch_size // self.settings.accumulation
+        sequences = self.settings.sequences_at(step)
+        batch, size = self.sampler.read(sequences), len(sequences)
+        rows = min(size, self.settings.batch_size // self.settings.accumulation)
+        counted = int((batch.targets >= 0).sum()) if size > rows else 0
         total: Tensor | None = None
         layers: dict[str, Tensor] = {}
-        for first in range(0, self.settings.batch_size, rows):
+        for first in range(0, size, rows):
             targets = batch.targets[first : first + rows]
             share = float((targets >= 0).sum()) / counted if counted else 1.0
             documents = None if batch.documents is None else self._to_device(batch.documents[first : first + rows])
             with self.execution.autocast():
                 tokens = self._to_device(batch.tokens[first : first + rows])
                 seed = self._randomness(step, first // rows)
-                loss = self.model.loss(tokens, self._to_device(targets), documents, seed)
+                loss = self.model.loss(tokens, self._to_device(targets), documents, seed, self.settings.z_loss)
             (loss.total * share).backward() if share != 1.0 else loss.total.backward()
             part = loss.cross_entropy.detach() * share
             total = part if total is None else total + part

@@ -87,7 +87,7 @@ def train(
     _check(spec, settings, dataset, save_seconds, keep)
     resolved = execution.resolve()
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
-    hash_of_batches = batch_hash(sampler, settings.steps, settings.batch_size)
+    hash_of_batches = batch_hash(sampler, settings.steps, settings.sequences_at)
     run = RunFolder(Path(folder))
     with run.locked():
         found = run.identify(_identity(spec, settings, dataset, resolved, hash_of_batches), resume)
@@ -174,7 +174,7 @@ def _result(
             horizons.store(segment.horizon, losses)
             results[str(segment.horizon)] = {
                 "steps": segment.stop,
-                "tokens": segment.stop * session.settings.step_tokens,
+                "tokens": session.settings.tokens_before(segment.stop),
                 "loss": losses.loss,
                 "bits_per_byte": losses.bits_per_byte,
                 "evaluated_tokens": int(losses.tokens.sum()),

@@ -75,7 +75,7 @@ class Session:
         self._latest: float | None = None
         self._saved_at = self._reported_at = self._fetched_at = time.monotonic()
         self._resume()
-        self._began = (self._steps_done(), self.total_seconds)
+        self._began = (self._tokens_done(), self.total_seconds)
 
     @property
     def total_seconds(self) -> float:
@@ -143,7 +143,7 @@ class Session:
             self._report(segment, self.options.report)
 
     def _row(self, segment: Segment, rate: float) -> dict[str, Any]:
-        tokens = self.state.step * self.settings.step_tokens
+        tokens = self.settings.tokens_before(self.state.step)
         model, hardware = self.options.model_flops, self.options.hardware_flops
         return {
             "step": self.state.step,
@@ -203,7 +203,7 @@ class Session:
         self.horizons.store(horizon, losses)
         result = {
             "steps": segment.stop,
-            "tokens": segment.stop * self.settings.step_tokens,
+            "tokens": self.settings.tokens_before(segment.stop),
             "loss": losses.loss,
             "bits_per_byte": losses.bits_per_byte,
             "evaluated_tokens": int(losses.tokens.sum()),
@@ -227,26 +227,29 @@ class Session:
             self.state.step, self._base = segment.start, None
         self.state.segment += 1
 
-    def _steps_done(self) -> int:
+    def _tokens_done(self) -> int:
+        """Tokens trained on, cooldown branches included."""
+        done = sum(self._tokens(each, each.stop) for each in self.plan[: self.state.segment])
         if self.state.segment == len(self.plan):
-            return sum(each.stop - each.start for each in self.plan)
-        before = sum(each.stop - each.start for each in self.plan[: self.state.segment])
-        return before + self.state.step - self.plan[self.state.segment].start
+            return done
+        return done + self._tokens(self.plan[self.state.segment], self.state.step)
+
+    def _tokens(self, segment: Segment, step: int) -> int:
+        return self.settings.tokens_before(step) - self.settings.tokens_before(segment.start)
 
     def _report(self, segment: Segment, report: Report) -> None:
-        done = self._steps_done()
-        total = sum(each.stop - each.start for each in self.plan)
+        done = self._tokens_done()
+        total = sum(self._tokens(each, each.stop) for each in self.plan)
         first, began = self._began
-        rate = (done - first) / max(self.total_seconds - began, 1e-9)  # steps a second
-        tokens_per_second = rate * self.settings.step_tokens
+        rate = (done - first) / max(self.total_seconds - began, 1e-9)  # tokens a second
         flops, peak = self.options.model_flops, self.options.peak
         report(
             Progress(
-                tokens=done * self.settings.step_tokens,
-                total=total * self.settings.step_tokens,
+                tokens=done,
+                total=total,
                 loss=self._latest,
-                tokens_per_second=tokens_per_second,
-                utilisation=None if flops is None or peak is None else flops * tokens_per_second / peak,
+                tokens_per_second=rate,
+                utilisation=None if flops is None or peak is None else flops * rate / peak,
                 seconds_left=(total - done) / rate if rate > 0 else None,
                 horizon=segment.horizon,
             )

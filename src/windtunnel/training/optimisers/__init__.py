@@ -1,6 +1,8 @@
-"""Optimisers by name. Each is one file with `build(groups, settings)`; adding one is that file and a line here."""
+"""Optimisers by name. Each is one file with `build(model, settings)`; adding one is that file and an entry here."""
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,14 +11,28 @@ if TYPE_CHECKING:
 
     from windtunnel.training.settings import TrainingSettings
 
-OPTIMISERS: dict[str, str] = {"adamw": "windtunnel.training.optimisers.adamw"}
+
+@dataclass(frozen=True)
+class Choice:
+    """An optimiser's module, and why it does not read a setting: "eps", or "betas" for the second of them."""
+
+    module: str
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
-def build_optimiser(model: "nn.Module", settings: "TrainingSettings") -> "Optimizer":
-    """The optimiser that the settings name, over the model's parameters grouped by role."""
-    from windtunnel.training.optimisers.groups import parameter_groups
+_HERE = "windtunnel.training.optimisers"
+OPTIMISERS: dict[str, Choice] = {
+    "adamw": Choice(f"{_HERE}.adamw"),
+    "adam": Choice(f"{_HERE}.adam"),
+    "sgd": Choice(f"{_HERE}.sgd", {"eps": "divides by nothing", "betas": "has momentum alone"}),
+    "adafactor": Choice(
+        f"{_HERE}.adafactor", {"eps": "has PaLM's 1e-30 within the root", "betas": "has PaLM's 1 - k^-0.8"}
+    ),
+    "muon": Choice(f"{_HERE}.muon"),
+}
 
-    optimiser: Optimizer = importlib.import_module(OPTIMISERS[settings.optimiser]).build(
-        parameter_groups(model, settings.weight_decay), settings
-    )
-    return optimiser
+
+def build_optimisers(model: "nn.Module", settings: "TrainingSettings") -> "list[Optimizer]":
+    """What the settings name; each of the model's parameters belongs to one of them."""
+    optimisers: list[Optimizer] = importlib.import_module(OPTIMISERS[settings.optimiser].module).build(model, settings)
+    return optimisers

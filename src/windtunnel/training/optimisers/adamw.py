@@ -6,14 +6,15 @@
 torch's: the decay is multiplied by the learning rate of the step, as in every codebase compared with.
 """
 
-from typing import Any
-
 import torch
+from torch import nn
 
+from windtunnel.training.optimisers.groups import parameter_groups
 from windtunnel.training.settings import TrainingSettings
 
 
-def build(groups: list[dict[str, Any]], settings: TrainingSettings) -> torch.optim.Optimizer:
+def build(model: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """`torch.optim.AdamW` in its fused form: one pass over the parameters (4x faster than foreach on a CPU too)."""
     first, second = settings.betas
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps, fused=True)
+    groups = parameter_groups(model, settings.weight_decay)
+    return [torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps, fused=True)]

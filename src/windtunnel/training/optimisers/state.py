@@ -1,6 +1,7 @@
-"""An optimiser's state as flat, named tensors: `blocks.0.mixer.q.weight/exp_avg`."""
+"""Optimisers' state as flat, named tensors: `blocks.0.mixer.q.weight/exp_avg`."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,18 +11,20 @@ from torch.optim import Optimizer
 from windtunnel.errors import InputError
 
 
-def flatten_state(optimiser: Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the optimiser's state, keyed by parameter name and quantity."""
+def flatten_state(optimisers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of the optimisers' state, keyed by parameter name and quantity."""
     return {
         f"{name}/{quantity}": value
+        for optimiser in optimisers
         for name, parameter in model.named_parameters()
         if parameter in optimiser.state
         for quantity, value in optimiser.state[parameter].items()
+        if value is not None
     }
 
 
-def restore_state(optimiser: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_state` took. The optimiser copies; unknown or missing parameters raise an `InputError`."""
+def restore_state(optimisers: Sequence[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `flatten_state` took. The optimisers copy; unknown or missing parameters raise an `InputError`."""
     by_name: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for key, value in tensors.items():
         name, quantity = key.rsplit("/", 1)
@@ -31,8 +34,9 @@ def restore_state(optimiser: Optimizer, model: nn.Module, tensors: dict[str, Ten
     missing = set(names.values()) - set(by_name) if by_name else set()
     if unknown or missing:
         raise InputError(f"optimiser state: parameters {sorted(unknown | missing)} do not match the model's")
-    ordered = [names[parameter] for group in optimiser.param_groups for parameter in group["params"]]
-    states = {index: by_name[name] for index, name in enumerate(ordered) if name in by_name}
-    optimiser.state.clear()
-    with torch.no_grad():
-        optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+    for optimiser in optimisers:
+        ordered = [names[parameter] for group in optimiser.param_groups for parameter in group["params"]]
+        states = {index: by_name[name] for index, name in enumerate(ordered) if name in by_name}
+        optimiser.state.clear()
+        with torch.no_grad():
+            optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
