@@ -62,7 +62,7 @@ def test_common_settings_leave_the_recipe_its_rate_alone(command, text) -> None:
         (("--tokens", "20M"), "epochs of"),
         (("--tokens", "10"), "tokens is 10; it must be at least one step of 64"),
         (("--lr", "-1"), "learning_rate is -1.0"),
-        (("--schedule", "linear"), "schedule: expected 'wsd' or 'cosine', got 'linear'"),
+        (("--schedule", "linear"), "schedule: expected 'wsd' or 'cosine' or 'rsqrt', got 'linear'"),
         (("--settings", "their"), "--settings: own or common, got 'their'"),
         (("--device", "abacus"), "device is 'abacus'"),
         (("--dtype", "int8"), "got 'int8'"),
