@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     hardware:    what the implementation in use executes.
     elementwise: element-wise, scan and transcendental operations, 1 each.
     recomputed:  hardware operations that the backward pass does again (flash attention forms its scores twice).
-    stored:      the same mechanism where whole attention maps are kept (short training on a CPU, kernels/blocked.py);
+    stored:      the same mechanism where attention maps are kept (training on a CPU, kernels/blocked.py and banded.py);
                  None where that changes nothing.
     """
 

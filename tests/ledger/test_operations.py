@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import windtunnel as wt
 from tests.recipes.cases import CASES, model_of, spec_of, tokens_for
-from windtunnel.kernels import attention_reference, differential_attention_reference
+from windtunnel.kernels import attention_reference, banded_attention_reference, differential_attention_reference
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
 from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, Mamba
@@ -33,6 +33,7 @@ def counted(work: Callable[[], object]) -> int:
 def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("windtunnel.mixers.attention.attention", attention_reference)
     monkeypatch.setattr("windtunnel.mixers.differential_v2.attention", attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.attention.banded_attention", banded_attention_reference)
     monkeypatch.setattr("windtunnel.mixers.differential.differential_attention", differential_attention_reference)
     model = model_of(case)
     tokens = tokens_for(model.spec, length=LENGTH)
@@ -71,12 +72,14 @@ def test_training_executes_the_hardware_column(case: str) -> None:
 
 def test_the_rule_of_the_route_is_the_kernels_own() -> None:
     model = wt.build(wt.recipes.get("llama")(layers=1, width=16, heads=2, vocab=5))
-    for length in (LONGEST, LONGEST + 1):
+    for length, by_blocks in ((LONGEST, True), (LONGEST + 1, False)):
         tokens = tokens_for(model.spec, batch=1, length=length)
         found = counted(lambda tokens=tokens: model(tokens).logits) / length
-        blocks = ledger(model.spec, length, maps_kept=True).forward.hardware
-        whole = ledger(model.spec, length, maps_kept=False).forward.dense
-        assert found == pytest.approx(blocks if keeps_maps(length) else whole, rel=SAME)
+        kept = ledger(model.spec, length, maps_kept=True).forward
+        assert found == pytest.approx(kept.hardware if by_blocks else kept.dense, rel=SAME)
+        recomputed = ledger(model.spec, length, maps_kept=False).forward
+        assert (kept.hardware != recomputed.hardware) is by_blocks
+    assert keeps_maps(LONGEST + 1)
     assert not keeps_maps(1)
     assert not keeps_maps(64, device="cuda")
     assert not keeps_maps(64, dtype="bfloat16")
@@ -92,7 +95,8 @@ def test_differential_attention_under_both_kernels() -> None:
     core = next(row for row in baseline.rows if row.mechanism == "attention core").model
     extra = differential.flops_by_kernel["maps recomputed"] - differential.flops_by_kernel["maps kept"]
     assert extra == pytest.approx(3 * 0.5 * core)
-    assert ledger(wt.recipes.get("diff_transformer")(heads=2, **sizes), 2 * LONGEST).maps_kept is False
+    long = ledger(wt.recipes.get("diff_transformer")(heads=2, **sizes), 2 * LONGEST).flops_by_kernel
+    assert long["maps kept"] == long["maps recomputed"]
 
 
 def test_columns_by_hand() -> None:
@@ -128,6 +132,23 @@ def test_a_band_is_discounted_in_the_model_column_alone() -> None:
     band = sum(min(at, window) for at in range(1, length + 1)) / length
     assert core.model == pytest.approx(2 * (8 + 8) * (full + band))
     assert core.hardware == pytest.approx(2 * (8 + 8) * (full + length))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("length", "window"), [(300, 7), (LONGEST + 70, 90)])
+def test_a_window_costs_what_its_kernel_executes(length: int, window: int, training: bool) -> None:
+    """A window in every layer: with a backward pass its maps are kept at any length, else blocks overlap."""
+    spec = wt.recipes.get("gpt3")(layers=2, width=8, heads=1, window=window, vocab=4, context=length)
+    spec = spec.replace(blocks=(spec.blocks[1],))
+    model = wt.build(spec).requires_grad_(training)
+    tokens = tokens_for(spec, batch=1, length=length)
+    found = ledger(spec, length, maps_kept=training)
+    assert counted(lambda: model(tokens)) / length == pytest.approx(found.forward.hardware, rel=SAME)
+    core = next(row for row in found.rows if row.mechanism == "attention core")
+    assert core.model < core.hardware < core.dense / 2
+    if training:
+        step = counted(lambda: model(tokens).logits.sum().backward())
+        assert step / length == pytest.approx(found.training.hardware, rel=SAME)
 
 
 @EVERY_CASE

@@ -27,7 +27,9 @@ Takes some minutes, and a machine that does nothing else.
 
 
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
-KERNELS: dict[str, str] = {}
+KERNELS: dict[str, str] = {
+    "window": "Sliding windows against full attention, forward and backward.",
+}
 
 
 def register(app: typer.Typer) -> None:

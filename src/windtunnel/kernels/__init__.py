@@ -5,6 +5,7 @@ k query head size, v value head size or vocabulary, n rows, r rotated features.
 """
 
 from windtunnel.kernels.attention import attention, attention_maps, attention_reference
+from windtunnel.kernels.banded import banded_attention, banded_attention_reference
 from windtunnel.kernels.causal_conv import causal_conv, causal_conv_reference
 from windtunnel.kernels.diagonal_ssm import (
     causal_convolution,
@@ -34,6 +35,8 @@ __all__ = [
     "attention",
     "attention_maps",
     "attention_reference",
+    "banded_attention",
+    "banded_attention_reference",
     "causal_conv",
     "causal_conv_reference",
     "causal_convolution",

@@ -29,12 +29,14 @@ class Plan(NamedTuple):
 
 
 def applies(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
-    """Whether this route is right and worth it: training in float32 or float64 on a CPU, causal, square and short."""
+    """Whether this route is right and worth it: training on a CPU, causal, square and short."""
+    return causal and q.shape[2] == k.shape[2] and 1 < q.shape[2] <= LONGEST and trains_on_a_cpu(q, k, v)
+
+
+def trains_on_a_cpu(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether there is a backward pass to come, in float32 or float64 on a CPU: where keeping maps pays."""
     return (
-        causal
-        and q.shape[2] == k.shape[2]
-        and 1 < q.shape[2] <= LONGEST
-        and q.device.type == "cpu"
+        q.device.type == "cpu"
         and q.dtype == k.dtype == v.dtype
         and q.dtype in (torch.float32, torch.float64)
         and not torch.compiler.is_compiling()

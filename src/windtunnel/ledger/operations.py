@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 
 from windtunnel.init import roles
-from windtunnel.kernels import blocked
 from windtunnel.layer import Cost, Layer
 from windtunnel.ledger.memory import Memory, crossover, curve, memory
 from windtunnel.ledger.parameters import Parameters, count
@@ -89,8 +88,8 @@ class Ledger:
 
 
 def keeps_maps(length: int, device: str = "cpu", dtype: str = "float32", compiled: bool = False) -> bool:
-    """Whether training at this length goes by the kernel that stores whole attention maps (kernels/blocked.py)."""
-    return device == "cpu" and dtype in ("float32", "float64") and not compiled and 1 < length <= blocked.LONGEST
+    """Whether training takes the kernels that keep attention maps, for those layers that have one at this length."""
+    return device == "cpu" and dtype in ("float32", "float64") and not compiled and length > 1
 
 
 def ledger(spec: Model, length: int, maps_kept: bool | None = None) -> Ledger:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.kernels import blocked
+from windtunnel.kernels import banded, blocked
 from windtunnel.kernels.attention import ROWS, attention, attention_maps
+from windtunnel.kernels.banded import banded_attention
 from windtunnel.kernels.rms_norm import unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
@@ -72,8 +73,7 @@ class AttentionLayer(AttendingLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         q, k, v = self.project(x, context)
         past = state.extend(k, v) if state is not None else KeyValues(k, v)
-        mask = context.mask(past.keys.shape[2], self.spec.window)
-        mixed = attention(q, past.keys, past.values, self.scale, mask, True, self.slopes(context))  # b h t k
+        mixed = attend(context, q, past, self.scale, self.spec.window, self.slopes(context))  # b h t k
         return self.o(merge_heads(mixed)), self.kept(past) if state is not None else None
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,39 +115,67 @@ class AttentionLayer(AttendingLayer):
         return kept * self.kv_heads * 2 * self.head_width * element
 
 
+def attend(
+    context: Context, q: Tensor, past: KeyValues, scale: float, window: int | None = None, slopes: Tensor | None = None
+) -> Tensor:
+    """Causal attention inside documents, of the newest queries [b h t k] over all keys; a window goes by blocks."""
+    keys, values = past
+    if window is not None:
+        kept = banded.keeps_maps(q, keys, values, window)
+        if banded.worth(q.shape[2], keys.shape[2], window, kept):
+            return banded_attention(q, keys, values, scale, window, context.documents, slopes)
+    mask = context.mask(keys.shape[2], window)
+    return attention(q, keys, values, scale, mask, True, slopes)
+
+
 def core_cost(
     heads: int, key_width: int, value_width: int, length: int, window: int | None = None, biased: bool = False
 ) -> Cost:
     """Scores and weighted values; about 5 element-wise operations a score for the softmax, 2 for ALiBi's bias.
 
-    A band is a mask to SDPA, which computes every pair; plain causal order it skips. It widens the narrower of keys and
-    values with zeros, and forms the scores again in the backward pass. Biases go by blocks of `ROWS` queries.
+    SDPA widens the narrower of keys and values with zeros, and forms the scores again in the backward pass.
     """
-    attended = mean_attended(length, window)
-    executed = length if window is not None and window < length else attended
-    if biased:
-        executed = (
-            sum(min(ROWS, length - start) * min(start + ROWS, length) for start in range(0, length, ROWS)) / length
-        )
-    widened = 2.0 * heads * max(key_width, value_width) * executed
+    attended, pair = mean_attended(length, window), 2.0 * heads * (key_width + value_width)
+    widened = 2.0 * heads * max(key_width, value_width) * _mean_by_sdpa(length, window, biased)
+    elementwise = (7.0 if biased else 5.0) * heads * attended
     stored = stored_cost(heads, heads, key_width, value_width, length, window)
-    stored = stored._replace(elementwise=stored.elementwise + (2.0 * heads * attended if biased else 0.0))
-    return stored._replace(hardware=2 * widened, recomputed=widened, stored=stored)
+    stored = stored and stored._replace(elementwise=elementwise)
+    return Cost("attention core", pair * attended, pair * length, 2 * widened, elementwise, widened, stored)
 
 
 def stored_cost(
     maps: int, heads: int, key_width: int, value_width: int, length: int, window: int | None = None
-) -> Cost:
-    """Attention by blocks that keeps its maps: scores of `maps` heads, then the values of `heads`."""
-    attended = mean_attended(length, window)
-    pair = 2.0 * (maps * key_width + heads * value_width)
-    return Cost("attention core", pair * attended, pair * length, pair * mean_computed(length), 5.0 * maps * attended)
+) -> Cost | None:
+    """Attention by blocks that keeps its maps: scores of `maps` heads, then the values of `heads`.
+
+    None where no kernel does that.
+    """
+    computed = _mean_with_maps(length, window)
+    if computed is None:
+        return None
+    attended, pair = mean_attended(length, window), 2.0 * (maps * key_width + heads * value_width)
+    return Cost("attention core", pair * attended, pair * length, pair * computed, 5.0 * maps * attended)
 
 
-def mean_computed(length: int) -> float:
-    """Mean number of keys that the kernel multiplies with a query where it goes by blocks."""
+def _mean_by_sdpa(length: int, window: int | None, biased: bool) -> float:
+    """Mean number of keys that SDPA multiplies with a query.
+
+    It skips what plain causal order hides, not what a mask does. Biases go by blocks of `ROWS` queries.
+    """
+    windowed = window is not None and window < length
+    if windowed and banded.worth(length, length, window or length, kept=False):
+        return banded.overlapping_pairs(length, window or length) / length
+    if biased:
+        return sum(min(ROWS, length - start) * min(start + ROWS, length) for start in range(0, length, ROWS)) / length
+    return float(length) if windowed else mean_attended(length)
+
+
+def _mean_with_maps(length: int, window: int | None) -> float | None:
+    """Mean number of keys that the kernels which keep maps multiply with a query; None where they do not apply."""
+    if window is not None and window < length:
+        return banded.kept_pairs(length, window) / length if window <= blocked.LONGEST else None
     if length > blocked.LONGEST:
-        return mean_attended(length)
+        return None
     whole = blocked.Plan(batch=1, groups=1, repeats=1, length=length, mask=None)
     return sum((end - start) * end for start, end, _ in blocked.blocks(whole)) / length
 

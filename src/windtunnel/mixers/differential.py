@@ -121,9 +121,10 @@ class DiffAttentionLayer(AttendingLayer):
         """
         calls = core_cost(2 * self.heads, self.head_width, self.value_width, length)
         stored = stored_cost(2 * self.heads, self.heads, self.head_width, self.value_width, length)
+        subtracted = 2.0 * self.heads * mean_attended(length)
         return calls._replace(
             elementwise=calls.elementwise + 2.0 * self.heads * self.value_width,
-            stored=stored._replace(elementwise=stored.elementwise + 2.0 * self.heads * mean_attended(length)),
+            stored=stored and stored._replace(elementwise=stored.elementwise + subtracted),
         )
 
     def state_bytes(self, length: int, element: int = 4) -> int:
