@@ -11,14 +11,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import windtunnel as wt
 from tests.recipes.cases import CASES, model_of, spec_of, tokens_for
-from windtunnel.kernels import attention_reference, banded_attention_reference, differential_attention_reference
+from windtunnel.kernels import (
+    attention_reference,
+    banded_attention_reference,
+    causal_efficient_attention_recurrent,
+    differential_attention_reference,
+    linear_attention_recurrent,
+)
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
-from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, Mamba
+from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, LinearAttention, Mamba
 
 SAME = 1e-6  # relative; counts are sums of integers
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 RECURRENT = (Mamba, LRU, H3)
+BY_CHUNKS = ("linear attention core",)  # executed in chunks, with pairs that the step-by-step form does not have
 LENGTH = 96  # one whole block of the kernel that stores its maps, and half of another
 
 
@@ -35,6 +42,8 @@ def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monke
     monkeypatch.setattr("windtunnel.mixers.differential_v2.attention", attention_reference)
     monkeypatch.setattr("windtunnel.mixers.attention.banded_attention", banded_attention_reference)
     monkeypatch.setattr("windtunnel.mixers.differential.differential_attention", differential_attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.linear.linear_attention", linear_attention_recurrent)
+    monkeypatch.setattr("windtunnel.mixers.linear.causal_efficient_attention", causal_efficient_attention_recurrent)
     model = model_of(case)
     tokens = tokens_for(model.spec, length=LENGTH)
     dense = ledger(model.spec, LENGTH, maps_kept=False).forward.dense
@@ -56,6 +65,7 @@ def test_forward_of_the_sdpa_kernel(case: str) -> None:
         core = next(row for row in found.rows if row.mechanism == "attention core")
         expected += core.dense / 3
         assert core.hardware == pytest.approx(core.model * 4 / 3)
+    expected += sum(row.hardware - row.dense for row in found.rows if row.mechanism in BY_CHUNKS)
     assert counted(lambda: model(tokens)) / tokens.numel() == pytest.approx(expected, rel=SAME)
 
 
@@ -169,11 +179,18 @@ def test_decoding_is_twice_the_matrices_and_what_is_attended(case: str) -> None:
     for position in (1, 2, 7, 50, 3000):
         attended = 0.0
         for block in spec.blocks:
-            if isinstance(block.mixer, RECURRENT):
-                continue  # nothing grows with the position
-            keys = min(position, getattr(block.mixer, "window", None) or position)
-            attended += per_key(block.mixer, spec.width) * keys
+            attended += of_the_past(block.mixer, spec.width, position)
         assert decode_flops(model, position) == pytest.approx(2 * active + attended, rel=1e-9)
+
+
+def of_the_past(mixer: Any, width: int, position: int) -> int:
+    """Operations of one token beside its matrices: a row of scores and values, or a step of the state."""
+    if isinstance(mixer, RECURRENT):
+        return 0  # nothing grows with the position, and the rest is element-wise
+    if isinstance(mixer, LinearAttention):
+        summed = width // mixer.heads + (mixer.features not in ("exp", "softmax"))  # a mass that is a sum like values
+        return 4 * width * summed
+    return per_key(mixer, width) * min(position, getattr(mixer, "window", None) or position)
 
 
 def per_key(mixer: Any, width: int) -> int:

@@ -30,6 +30,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lru-long-memory": ("lru", {"hidden": 37, "r_min": 0.9, "r_max": 0.999, "phase_max": 0.3}),
     "h3-heads": ("h3", {"heads": 16, "state": 6, "hidden": 50}),
     "h3-hybrid": ("h3", {"attention": 2, "attention_heads": 2, "state": 10}),
+    "efficient_attention-without-positions": ("efficient_attention", {"positions": False}),
+    "efficient_attention-scaling": ("efficient_attention", {"normalisation": "scaling", "positions": False}),
+    "efficient_attention-elu": ("efficient_attention", {"normalisation": "kernel", "features": "elu", "heads": 2}),
+    "efficient_attention-hybrid": ("efficient_attention", {"normalisation": "kernel", "hybrid": True}),
 }
 
 

@@ -26,6 +26,7 @@ EXACT = {
     ("palm", "62b"): 62_495_662_080,
     ("palm", "540b"): 540_356_474_880,
     ("diff_transformer", "diffllama"): 1_204_885_504,  # transformers' default configuration
+    ("efficient_attention", "tiny"): 2_964_480,  # GPT-3's count at this size: V d + T d + L (12 d² + 13 d) + 2 d
     ("ngpt", "0.5b"): 468_491_520,  # the paper prints 468.4M, its own formula gives this
     ("ngpt", "1b"): 1_026_177_280,
     ("mamba", "130m"): 129_135_360,

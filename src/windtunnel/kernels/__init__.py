@@ -19,6 +19,18 @@ from windtunnel.kernels.differential import (
     differential_attention_reference,
     differential_maps,
 )
+from windtunnel.kernels.efficient_attention import (
+    Means,
+    causal_efficient_attention,
+    causal_efficient_attention_recurrent,
+    causal_efficient_attention_reference,
+    efficient_attention,
+)
+from windtunnel.kernels.linear_attention import (
+    linear_attention,
+    linear_attention_recurrent,
+    linear_attention_reference,
+)
 from windtunnel.kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
@@ -32,6 +44,7 @@ from windtunnel.kernels.selective_scan import selective_scan, selective_scan_ref
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 
 __all__ = [
+    "Means",
     "attention",
     "attention_maps",
     "attention_reference",
@@ -40,13 +53,20 @@ __all__ = [
     "causal_conv",
     "causal_conv_reference",
     "causal_convolution",
+    "causal_efficient_attention",
+    "causal_efficient_attention_recurrent",
+    "causal_efficient_attention_reference",
     "diagonal_ssm",
     "diagonal_ssm_reference",
     "differential_attention",
     "differential_attention_reference",
     "differential_maps",
     "document_segments",
+    "efficient_attention",
     "impulse_response",
+    "linear_attention",
+    "linear_attention_recurrent",
+    "linear_attention_reference",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "linear_scan",

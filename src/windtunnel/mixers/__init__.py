@@ -6,6 +6,7 @@ from windtunnel.mixers.base import AttendingLayer, Mixer
 from windtunnel.mixers.differential import DiffAttention
 from windtunnel.mixers.differential_v2 import DiffAttentionV2
 from windtunnel.mixers.h3 import H3
+from windtunnel.mixers.linear import LinearAttention
 from windtunnel.mixers.lru import LRU
 from windtunnel.mixers.mamba import Mamba
 
@@ -16,6 +17,7 @@ __all__ = [
     "Attention",
     "DiffAttention",
     "DiffAttentionV2",
+    "LinearAttention",
     "Mamba",
     "Mixer",
     "MixerLayer",

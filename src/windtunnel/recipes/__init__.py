@@ -97,6 +97,13 @@ _ENTRIES = (
     ),
     # sparse attention
     # linear attention
+    Entry(
+        "efficient_attention",
+        "Efficient (linear) attention",
+        "Shen et al. 2018, arXiv 1812.01243",
+        "causal linear attention with a state of fixed size (key softmax over the prefix), otherwise GPT-3's block",
+        ("tiny",),
+    ),
     # experts
     # axial
 )
