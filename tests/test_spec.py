@@ -23,6 +23,10 @@ from windtunnel.spec import Spec, difference, from_json
 # Stored run folders are checked against these: a change here makes every old run unreadable.
 FINGERPRINTS = {
     "gpt3": "847bd85c9dd7dc01e01cf992030efcbd1b3a90ab8d7df162a1ba53674e79b2f1",
+    "gpt_neo": "fb7697382fb68b09290ff2f1c4688578fdc6a1a10ca52de15fd13e97d329dcb7",
+    "gpt_j": "991e9563e9528eecf25ff11f9143db2daa9aa584f7763ee8e20ce4a849ccd9fc",
+    "mpt_alibi": "18e733de2745193ff5738db104f4c5aa37734c3788de989c21fcb34a48bc831d",
+    "axial_text": "c7008a8a5f4e60c0765cf5ed7428273ea396d3faa12a2831d9d429aade56d740",
     "llama": "a9d20eb8b95dd3ee2d1677f1c746f2a34eefe01fe8ff93096b8c6aa4fadd6698",
     "palm": "e41b8548d1005f1ec6edcb595440a8b71d6ff5fe180e4fa2706e1bc6a1a20a28",
     "diff_transformer": "ca68cc327c063cc419bd0d38fd671f4b8fcc10b04d8464bb5a55c2dd8a18ea82",

@@ -26,7 +26,7 @@ class EmbeddingLayer(Layer):
     def __init__(self, spec: Embedding, vocab: int, width: int) -> None:
         super().__init__()
         self.scale, self.width = spec.scale, width
-        self.weight = self.declare("weight", (vocab, width), Role("embedding", fan_in=width))
+        self.weight = self.declare("weight", (vocab, width), Role("embedding", fan_in=width, fan_out=vocab))
         self.positions = spec.positions.build(width) if spec.positions is not None else None
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
@@ -61,7 +61,7 @@ class HeadLayer(Layer):
     def __init__(self, spec: Head, vocab: int, width: int) -> None:
         super().__init__()
         self.spec, self.vocab, self.width = spec, vocab, width
-        role = Role("unembedding", fan_in=width)
+        role = Role("unembedding", fan_in=width, fan_out=vocab)
         self.weight = self.declare("weight", (vocab, width), role) if not spec.tied else None
         self.bias = self.declare("bias", (vocab,), Role("bias", constant=0.0)) if spec.bias else None
         self.token_scale = spec.token_scale.build(vocab, width) if spec.token_scale is not None else None

@@ -13,12 +13,14 @@ from windtunnel.spec import Spec
 
 
 class Linear(Layer):
-    """y = x Wᵀ + b with W [outputs, inputs]."""
+    """y = x Wᵀ + b with W [outputs, inputs]. fan_in: of the initial values, where it is not `inputs`."""
 
-    def __init__(self, inputs: int, outputs: int, kind: RoleKind, bias: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kind: RoleKind, bias: bool = False, fan_in: int | None = None
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
-        self.weight = self.declare("weight", (outputs, inputs), Role(kind, fan_in=inputs))
+        self.weight = self.declare("weight", (outputs, inputs), Role(kind, fan_in or inputs, fan_out=outputs))
         self.bias = self.declare("bias", (outputs,), Role("bias", constant=0.0)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,15 +99,62 @@ def uniform(low: float, high: float) -> Callable[[torch.Size, torch.Generator], 
     return draw
 
 
+class Kaiming(Initial):
+    """N(0, sqrt(2/fan-in)) for matrices and both tables, divided by sqrt(2 layers) where they write to the residual
+    stream (He et al. 2015, eq. 10; MPT's settings).
+    """
+
+    def deviation(self, role: Role, layers: int) -> float:
+        return math.sqrt((1 / layers if role.kind == "writes" else 2) / role.fan_in)
+
+
+class MeshTensorFlow(Initial):
+    """The first GPT-Neo code base: N(0, 1/sqrt(fan-in)) for attention; 0.02 elsewhere, / sqrt(layers) for MLP outputs.
+
+    Its scores are not divided by sqrt(head width), which is part of the queries' fan-in instead (`Attention.scale`).
+    """
+
+    def deviation(self, role: Role, layers: int) -> float:
+        if role.mechanism == "attention projections":
+            return 1 / math.sqrt(role.fan_in)
+        return 0.02 / math.sqrt(layers) if role.kind == "writes" else 0.02
+
+
+class MeshTransformer(Initial):
+    """GPT-J's code base: normals of 1/sqrt(fan-in), or 2/layers/sqrt(width) where they write to the residual stream,
+    cut at two deviations and not rescaled. The input table is a matrix over one-hot vectors: 1/sqrt(vocabulary).
+    """
+
+    def deviation(self, role: Role, layers: int) -> float:
+        if role.kind == "writes":
+            return _CUT * 2 / layers / math.sqrt(role.fan_out)
+        return _CUT / math.sqrt(role.fan_out if role.kind == "embedding" else role.fan_in)
+
+    def draw(self, shape: torch.Size, role: Role, deviation: float, generator: torch.Generator) -> Tensor:
+        if role.deviation is not None:
+            return super().draw(shape, role, deviation, generator)
+        uncut = deviation / _CUT
+        return nn.init.trunc_normal_(torch.empty(shape), 0.0, uncut, -2 * uncut, 2 * uncut, generator=generator)
+
+
+_CUT = 0.8796256610342398  # standard deviation of a standard normal cut at two
+
+
 def roles(model: nn.Module) -> dict[str, Role]:
-    """The role of every parameter of a model, by name; a tied table appears once."""
+    """The role of every parameter of a model, by name; a tied table appears once.
+
+    A parameter belongs to the mechanism of the nearest layer around it that names one.
+    """
     found: dict[str, Role] = {}
+    mechanisms: dict[str, str | None] = {}
     for path, module in model.named_modules():
+        own = module.mechanism if isinstance(module, Layer) else None
+        mechanisms[path] = own or mechanisms.get(path.rpartition(".")[0])
         for name, parameter in module.named_parameters(recurse=False):
             full = f"{path}.{name}".lstrip(".")
             assert isinstance(module, Layer), f"{full}: parameters belong to a Layer that declares their roles"
             assert parameter is not None
-            found[full] = module.roles[name]
+            found[full] = module.roles[name]._replace(mechanism=mechanisms[path])
     return found
 
 

@@ -20,9 +20,11 @@ class Role(NamedTuple):
     kind:     reads [out, width] and writes [width, in] touch the residual stream; inner matrices do not. A filter is
               multiplied element by element (the taps of a depth-wise convolution): no matrix, but decayed like one.
     fan_in:   number of inputs that are summed.
+    fan_out:  number of outputs; of an embedding, its rows.
     constant: the initial value where the layer itself fixes it (gains: 1).
     deviation: standard deviation where the layer itself fixes it (the lambda vectors of DiffAttention: 0.1).
     draw: the initial values themselves, from (shape, random stream), where the layer fixes another distribution.
+    mechanism: the ledger's row that the parameter belongs to; filled in where a whole model is read (`init.roles`).
     """
 
     kind: RoleKind
@@ -30,6 +32,8 @@ class Role(NamedTuple):
     constant: float | None = None
     deviation: float | None = None
     draw: Callable[[torch.Size, torch.Generator], Tensor] | None = None
+    fan_out: int = 1
+    mechanism: str | None = None
 
 
 class Cost(NamedTuple):

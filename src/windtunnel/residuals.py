@@ -95,6 +95,36 @@ class ParallelLayer(ResidualLayer):
         return self.norm.costs(length)
 
 
+class Unmixed(Residual):
+    """x + mlp(norm(x)), without a mixer. doubled: x is doubled first, as the first GPT-Neo code base does where its
+    attention is "none", adding the stream to itself.
+    """
+
+    norm: Norm
+    doubled: bool = False
+
+    def build(self, width: int, has_mlp: bool) -> "UnmixedLayer":
+        self.require(has_mlp, "a block without a mixer needs an mlp")
+        return UnmixedLayer(self, width)
+
+
+class UnmixedLayer(ResidualLayer):
+    def __init__(self, spec: Unmixed, width: int) -> None:
+        super().__init__()
+        self.norm, self.factor = spec.norm.build(width), 2 if spec.doubled else 1
+
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        assert mlp is not None
+        x = self.factor * x
+        out = mlp(self.norm(x), context)
+        return BlockOutput(x + out.hidden, state, out.losses, out.metrics)
+
+    def costs(self, length: int) -> list[Cost]:
+        return self.norm.costs(length)
+
+
 class Normalized(Residual):
     """nGPT's update on the sphere: h ← Norm(h + |α| ⊙ (Norm(branch(h)) - h)) for each branch (eq. 10-11).
 

@@ -11,11 +11,23 @@ from windtunnel.model import LanguageModel, LanguageModelLayer, ModelState
 VOCAB, CONTEXT = 97, 96
 SIZES: dict[str, Any] = {"vocab": VOCAB, "layers": 3, "width": 64, "context": CONTEXT}
 # A band shorter than the sequences, or it would never be felt.
-OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}}
+OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}, "gpt_neo": {"window": 7}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in wt.recipes.names()},
     "gpt3-dense": ("gpt3", {"banded": False}),
     "gpt3-window-of-2": ("gpt3", {"window": 2}),
+    "gpt3-sinusoidal": ("gpt3", {"positions": "sinusoidal"}),
+    "gpt3-alibi": ("gpt3", {"positions": "alibi", "heads": 3, "width": 66}),
+    "gpt3-rope": ("gpt3", {"positions": "rope"}),
+    "gpt3-no-positions": ("gpt3", {"positions": "none"}),
+    "gpt_neo-axial-pattern": ("gpt_neo", {"attention": "none,local,global", "axial": True, "rows": 32}),
+    "gpt_neo-doubled": ("gpt_neo", {"attention": "global, none", "doubled": True, "heads": 2, "hidden": 50}),
+    "gpt_j-wide-rotary": ("gpt_j", {"heads": 2, "rotary_width": 32, "hidden": 50}),
+    "mpt_alibi-grouped-window": ("mpt_alibi", {"heads": 6, "kv_heads": 3, "width": 48, "window": 9}),
+    "mpt_alibi-no-positions": ("mpt_alibi", {"alibi": False}),
+    "axial_text-sum": ("axial_text", {"combine": "sum", "rows": 3, "deviation": 0.5}),
+    "axial_text-average": ("axial_text", {"combine": "average", "rows": 96}),
+    "axial_text-widths": ("axial_text", {"row_width": 11}),
     "llama-grouped": ("llama", {"kv_heads": 2, "tied": True}),
     "llama-wide-heads": ("llama", {"heads": 3, "head_width": 10, "hidden": 37, "layers": 1}),
     "palm-serial-centred": ("palm", {"parallel": False, "centred": True, "head_width": 12}),

@@ -33,9 +33,16 @@ EXACT = {
     ("h3", "125m"): 126_387_456,  # as the authors' script prints it
     # by hand: 6 blocks of 3 N + 4 N D + D + 2 (D² + D) + 2 D, a final norm of 2 D and two tables of V D
     ("lru", "text"): 6 * (3 * 192 + 4 * 192 * 256 + 256 + 2 * (256**2 + 256) + 512) + 512 + 2 * 256 * 256,
+    ("gpt_neo", "125m"): 125_198_592,
+    ("gpt_neo", "350m"): 355_798_016,
+    ("gpt_neo", "1.3b"): 1_315_575_808,
+    ("gpt_neo", "2.7b"): 2_651_307_520,
+    ("gpt_j", "6b"): 6_050_882_784,
+    ("mpt_alibi", "7b"): 6_649_286_656,
 }
 # Printed to two or three digits. GPT-3's table rounds with a generous hand: 350M has 356M.
 ROUNDED = {
+    ("mpt_alibi", "30b"): (30.0e9, 0.005),
     ("gpt3", "125m"): (125e6, 0.01),
     ("gpt3", "350m"): (350e6, 0.02),
     ("gpt3", "760m"): (760e6, 0.01),
@@ -107,6 +114,41 @@ def test_differential_counts(
     sizes = {"width": width, "layers": layers, "hidden": hidden, "vocab": vocab, "tied": True}
     assert counted("diff_transformer", heads=heads, **sizes).n_total == expected
     assert counted("llama", heads=2 * heads, **sizes).n_total == baseline
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "vocab", "context", "expected"),
+    [(128, 4, 4, 512, 256, 890_112), (192, 6, 6, 1024, 512, 2_961_024), (256, 6, 8, 4096, 512, 5_914_112)],
+)
+def test_gpt_neo_counts(width: int, layers: int, heads: int, vocab: int, context: int, expected: int) -> None:
+    sizes = {"width": width, "layers": layers, "heads": heads, "vocab": vocab, "context": context}
+    assert counted("gpt_neo", **sizes).n_total == expected
+    grid = counted("gpt_neo", axial=True, rows=16, **sizes).n_total
+    assert expected - grid == width * (context - 16 - context // 16)
+    assert counted("gpt3", **sizes).n_total - expected == layers * 3 * width  # the biases of q, k and v
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "vocab", "expected"),
+    [(128, 4, 4, 512, 921_856), (192, 6, 6, 1024, 3_056_896), (256, 6, 8, 4096, 6_831_104)],
+)
+def test_gpt_j_counts(width: int, layers: int, heads: int, vocab: int, expected: int) -> None:
+    assert counted("gpt_j", width=width, layers=layers, heads=heads, vocab=vocab).n_total == expected
+
+
+@pytest.mark.parametrize(("size", "heads", "width"), [("1.3b", 24, 2048), ("13b", 40, 5140)])
+def test_rows_of_gpt3s_table_that_do_not_multiply_out_are_refused(size: str, heads: int, width: int) -> None:
+    with pytest.raises(InputError, match=f"heads {heads} does not divide width {width}; give head_width"):
+        counted("gpt3", size=size, heads=heads, width=width)
+
+
+def test_gpt3_xl_has_its_count_only_with_heads_of_the_width() -> None:
+    """24 heads of 128 would make 1.517 billion."""
+    spec = wt.recipes.get("gpt3")(size="1.3b")
+    wide = spec.blocks[0].mixer.replace(heads=24, head_width=128)
+    with torch.device("meta"):
+        found = count(spec.replace(blocks=tuple(block.replace(mixer=wide) for block in spec.blocks)).build())
+    assert found.n_total == pytest.approx(1.517e9, rel=0.001)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from windtunnel.init import roles
-from windtunnel.layer import Cost, Layer
+from windtunnel.layer import Cost
 from windtunnel.ledger.memory import Memory, crossover, curve, memory
 from windtunnel.ledger.parameters import Parameters, count
 from windtunnel.root import Model, ModelLayer
@@ -160,14 +160,10 @@ def _rows(model: ModelLayer, costs: list[Cost]) -> tuple[Row, ...]:
 
 
 def _parameters_by_mechanism(model: ModelLayer) -> dict[str, int]:
-    """A parameter belongs to the nearest layer around it that names a mechanism."""
     found: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        path = name.split(".")[:-1]
-        around = (model.get_submodule(".".join(path[:depth])) for depth in range(len(path), 0, -1))
-        mechanisms = (module.mechanism for module in around if isinstance(module, Layer))
-        mechanism = next((each for each in mechanisms if each is not None), "other")
-        found[mechanism] = found.get(mechanism, 0) + parameter.numel()
+    for name, role in roles(model).items():
+        mechanism = role.mechanism or "other"
+        found[mechanism] = found.get(mechanism, 0) + model.get_parameter(name).numel()
     return found
 
 

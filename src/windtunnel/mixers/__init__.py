@@ -9,6 +9,7 @@ from windtunnel.mixers.h3 import H3
 from windtunnel.mixers.linear import LinearAttention
 from windtunnel.mixers.lru import LRU
 from windtunnel.mixers.mamba import Mamba
+from windtunnel.mixers.nothing import Nothing
 
 __all__ = [
     "H3",
@@ -22,4 +23,5 @@ __all__ = [
     "Mixer",
     "MixerLayer",
     "NormalizedAttention",
+    "Nothing",
 ]

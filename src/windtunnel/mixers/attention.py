@@ -64,7 +64,9 @@ class AttentionLayer(AttendingLayer):
         self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
         self.head_width = resolve_head_width(spec, width, spec.heads, spec.head_width, spec.rope)
         self.scale = spec.scale if spec.scale is not None else 1 / math.sqrt(self.head_width)
-        self.q = Linear(width, self.heads * self.head_width, "reads", spec.bias)
+        # Scores under another scale than 1/sqrt(head_width) are of the usual size if the queries make up for it.
+        fan_in = max(1, round(width * self.head_width * spec.scale**2)) if spec.scale is not None else width
+        self.q = Linear(width, self.heads * self.head_width, "reads", spec.bias, fan_in)
         self.k = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
         self.v = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
         output_bias = spec.bias if spec.output_bias is None else spec.output_bias

@@ -63,7 +63,35 @@ _ENTRIES = (
         ("0.5b", "1b"),
     ),
     # GPT-Neo and GPT-J
+    Entry(
+        "gpt_neo",
+        "GPT-Neo",
+        "Black et al. 2021, zenodo 5297715",
+        "global and local attention in turn, unscaled scores, learned or axial positions, GELU MLP, tied embeddings",
+        ("125m", "350m", "1.3b", "2.7b"),
+    ),
+    Entry(
+        "gpt_j",
+        "GPT-J",
+        "Wang and Komatsuzaki 2021, mesh-transformer-jax",
+        "parallel block with one LayerNorm, RoPE on a quarter of each head (interleaved), GELU MLP, biased head",
+        ("6b",),
+    ),
     # positions
+    Entry(
+        "mpt_alibi",
+        "MPT with ALiBi",
+        "MosaicML 2023; Press et al. 2022, arXiv 2108.12409",
+        "linear biases on the scores in place of positions, LayerNorm, GELU MLP, no biases, tied embeddings",
+        ("7b", "30b"),
+    ),
+    Entry(
+        "axial_text",
+        "GPT with axial positions",
+        "Kitaev et al. 2020, arXiv 2001.04451, section 2.4",
+        "positions on a grid with a table for each axis, otherwise a dense GPT-3",
+        (),
+    ),
     # differential and normalised
     Entry(
         "diff_transformer_v2",

@@ -7,8 +7,8 @@ from windtunnel.mixers import Attention
 from windtunnel.mlps import Dense
 from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm
-from windtunnel.positions import Learned
-from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
+from windtunnel.positions import Alibi, Learned, Rope, Sinusoidal
+from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, one_of, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=3e-3)
@@ -39,18 +39,28 @@ def gpt3(
     hidden: int | None = None,
     window: int = 256,
     banded: bool = True,
+    positions: str = "learned",
 ) -> LanguageModel:
     """LayerNorm, learned positions, GELU, biases, tied embeddings.
 
     banded: every second layer attends to a band of `window` positions. The paper gives neither the band's width nor
-    which layers are banded; GPT-Neo's choice is taken (odd layers, 256).
+    which layers are banded; GPT-Neo's choice is taken (odd layers, 256). positions: learned as published, or
+    sinusoidal, rope, alibi or none, to compare them in one model.
     """
+    one_of("positions", positions, ("learned", "sinusoidal", "rope", "alibi", "none"))
+    added = {"learned": Learned(length=context), "sinusoidal": Sinusoidal()}
     norm = LayerNorm()
 
     def block(band: int | None) -> Block:
         return Block(
             residual=PreNorm(norm=norm),
-            mixer=Attention(heads=heads or heads_for(width), window=band, bias=True),
+            mixer=Attention(
+                heads=heads or heads_for(width),
+                window=band,
+                bias=True,
+                rope=Rope() if positions == "rope" else None,
+                alibi=Alibi() if positions == "alibi" else None,
+            ),
             mlp=Dense(hidden=hidden or 4 * width),
         )
 
@@ -59,7 +69,7 @@ def gpt3(
         vocab=vocab,
         width=width,
         context=context,
-        embedding=Embedding(positions=Learned(length=context)),
+        embedding=Embedding(positions=added.get(positions)),
         blocks=tuple(islice(cycle(pattern), layers)),
         norm=norm,
         head=Head(tied=True),

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Recipe = Callable[..., Model]
 
 DEFAULTS: Settings = {"vocab": 1024, "layers": 6, "width": 256, "context": 256}
 _OPTIONAL = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
-_COUNTS = ("vocab", "layers", "width", "context", "heads", "kv_heads", "hidden", "head_width")
+_COUNTS = ("vocab", "layers", "width", "context", "heads", "kv_heads", "hidden", "head_width", "rows")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,21 @@ def heads_for(width: int) -> int:
         if width % heads == 0 and (width // heads) % 2 == 0:
             return heads
     raise InputError(f"width: no number of heads divides {width} into even head widths; choose an even width")
+
+
+def one_of(setting: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a word that a setting does not have, with the nearest that it has."""
+    if value not in allowed:
+        raise InputError(f"{setting}: unknown choice {value!r}{nearest(value, allowed)}")
+
+
+def grid_for(length: int, rows: int | None = None) -> tuple[int, int]:
+    """Rows and columns of a grid of `length` points; None takes the most even one with at least as many columns."""
+    if rows is None:
+        rows = next(rows for rows in range(math.isqrt(length), 0, -1) if length % rows == 0)
+    if rows < 1 or length % rows:
+        raise InputError(f"rows: {rows} does not divide the context of {length}")
+    return rows, length // rows
 
 
 def gated_hidden(width: int) -> int:
