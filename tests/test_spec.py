@@ -30,6 +30,7 @@ FINGERPRINTS = {
     "llama": "a9d20eb8b95dd3ee2d1677f1c746f2a34eefe01fe8ff93096b8c6aa4fadd6698",
     "palm": "e41b8548d1005f1ec6edcb595440a8b71d6ff5fe180e4fa2706e1bc6a1a20a28",
     "diff_transformer": "ca68cc327c063cc419bd0d38fd671f4b8fcc10b04d8464bb5a55c2dd8a18ea82",
+    "diff_transformer_v2": "f1798d13335282a21ecf88cddb79b6e5ca694bfd11dcb54d1e2e2415d3e2526f",
     "ngpt": "d89fd8e62995b56a03feccc2facab2e05195321f54fc01c0848ed2041d0221bb",
 }
 

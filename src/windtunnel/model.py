@@ -58,10 +58,15 @@ class BlockLayer(Layer):
 
 
 class LanguageModel(Model):
-    """A decoder-only language model."""
+    """A decoder-only language model.
+
+    projected: whether the weights are put back on the unit sphere after every training step (nGPT section 2.6); None
+    is where the hidden states live on it too.
+    """
 
     blocks: tuple[Block, ...]
     norm: Norm | None = None
+    projected: bool | None = None
 
     def validate(self) -> None:
         super().validate()
@@ -88,7 +93,8 @@ class LanguageModelLayer(ModelLayer):
 
     @property
     def normalized(self) -> bool:
-        return bool(self.spec.blocks[0].residual.normalized)
+        projected = self.spec.projected
+        return bool(self.spec.blocks[0].residual.normalized if projected is None else projected)
 
     def encode(self, tokens: Tensor, state: ModelState | None, context: Context) -> Encoded:
         x = self.embedding(tokens, state.position if state is not None else 0)  # b t d

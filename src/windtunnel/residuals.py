@@ -25,7 +25,7 @@ class Residual(Spec):
 
     @property
     def normalized(self) -> bool:
-        """Whether the stream and the weights live on the unit sphere (nGPT)."""
+        """Whether the stream lives on the unit sphere (nGPT)."""
         return False
 
     def build(self, width: int, has_mlp: bool) -> "ResidualLayer":
@@ -123,6 +123,25 @@ class UnmixedLayer(ResidualLayer):
 
     def costs(self, length: int) -> list[Cost]:
         return self.norm.costs(length)
+
+
+class Plain(Residual):
+    """x + mixer(x), then x + mlp(x): no norm anywhere, as in the first steps of the conversion of a GPT into nGPT."""
+
+    def build(self, width: int, has_mlp: bool) -> "PlainLayer":
+        return PlainLayer()
+
+
+class PlainLayer(ResidualLayer):
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        mixed, state = mixer(x, context, state)
+        x = x + mixed
+        if mlp is None:
+            return BlockOutput(x, state)
+        out = mlp(x, context)
+        return BlockOutput(x + out.hidden, state, out.losses, out.metrics)
 
 
 class Normalized(Residual):

@@ -37,6 +37,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "diff_transformer_v2",
         {"heads": 4, "kv_heads": 2, "head_width": 10, "tied": True, "theta": 500.0},
     ),
+    "ngpt-step-1": ("ngpt", {"steps": 1, "hidden": 100}),
+    "ngpt-step-4": ("ngpt", {"steps": 4, "heads": 2}),
     "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
     "mamba-odd": ("mamba", {"hidden": 37, "state": 3, "taps": 1}),
     "lru-long-memory": ("lru", {"hidden": 37, "r_min": 0.9, "r_max": 0.999, "phase_max": 0.3}),

@@ -13,7 +13,7 @@ plain attention the two are equal.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class AttentionShares:
     def to_json(self) -> dict[str, Any]:
         """Every row, and the mean of each span."""
         spans = dict.fromkeys(row.span for row in self.rows)
-        return {"rows": asdict(self)["rows"], "mean": {span: self.mean(span) for span in spans}}
+        return {"rows": [row._asdict() for row in self.rows], "mean": {span: self.mean(span) for span in spans}}
 
     def table(self) -> Table:
         """A row a layer: means over its heads."""

@@ -4,7 +4,7 @@ Letters in shape comments: b batch, h heads, g key/value heads, t queries, s key
 k query head size, v value head size or vocabulary, n rows, r rotated features.
 """
 
-from windtunnel.kernels.attention import attention, attention_maps, attention_reference
+from windtunnel.kernels.attention import attention, attention_maps, attention_reference, attention_scores
 from windtunnel.kernels.banded import banded_attention, banded_attention_reference
 from windtunnel.kernels.causal_conv import causal_conv, causal_conv_reference
 from windtunnel.kernels.diagonal_ssm import (
@@ -18,6 +18,7 @@ from windtunnel.kernels.differential import (
     differential_attention,
     differential_attention_reference,
     differential_maps,
+    differential_scores,
 )
 from windtunnel.kernels.efficient_attention import (
     Means,
@@ -48,6 +49,7 @@ __all__ = [
     "attention",
     "attention_maps",
     "attention_reference",
+    "attention_scores",
     "banded_attention",
     "banded_attention_reference",
     "causal_conv",
@@ -61,6 +63,7 @@ __all__ = [
     "differential_attention",
     "differential_attention_reference",
     "differential_maps",
+    "differential_scores",
     "document_segments",
     "efficient_attention",
     "impulse_response",

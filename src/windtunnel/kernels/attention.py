@@ -43,6 +43,11 @@ def masked_softmax(scores: Tensor, seen: Tensor | None) -> Tensor:
     return scores.softmax(-1).masked_fill(~seen, 0.0)
 
 
+def attention_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """scale q k^T, the logits of the weights without what positions add; b h t s."""
+    return scale * torch.einsum("bhtd,bhsd->bhts", q, k.repeat_interleave(q.shape[1] // k.shape[1], 1))
+
+
 def attention_maps(
     q: Tensor,
     k: Tensor,
@@ -52,7 +57,7 @@ def attention_maps(
     slopes: Tensor | None = None,
 ) -> Tensor:
     """The weights themselves, for references and measurements: softmax(scale q k^T + mask), b h t s."""
-    scores = scale * torch.einsum("bhtd,bhsd->bhts", q, k.repeat_interleave(q.shape[1] // k.shape[1], 1))
+    scores = attention_scores(q, k, scale)
     if slopes is not None:
         scores = scores + biases(slopes, q.shape[2], k.shape[2], q.dtype)
     return masked_softmax(scores, visible(q.shape[2], k.shape[2], mask, causal, q.device))

@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from windtunnel.kernels import blocked
-from windtunnel.kernels.attention import attention, attention_maps, attention_reference
+from windtunnel.kernels.attention import attention, attention_maps, attention_reference, attention_scores
+
+
+def differential_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """The logits of both maps of every pair, the first maps before the second; b 2h t s."""
+    return torch.cat([attention_scores(q[:, i::2], k[:, i::2], scale) for i in (0, 1)], 1)
 
 
 def differential_maps(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from windtunnel.init import Linear
 from windtunnel.kernels import banded, blocked
-from windtunnel.kernels.attention import ROWS, attention, attention_maps
+from windtunnel.kernels.attention import ROWS, attention, attention_maps, attention_scores
 from windtunnel.kernels.banded import banded_attention
 from windtunnel.kernels.rms_norm import unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
@@ -88,6 +88,10 @@ class AttentionLayer(AttendingLayer):
     def slopes(self, context: Context) -> Tensor | None:
         """[h], those of ALiBi."""
         return self.spec.alibi.of(context, self.heads) if self.spec.alibi is not None else None
+
+    def attention_scores(self, x: Tensor, context: Context) -> Tensor:
+        q, k, _ = self.project(x, context)
+        return attention_scores(q, k, self.scale)
 
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k, _ = self.project(x, context)
@@ -213,6 +217,12 @@ class NormalizedAttentionLayer(AttentionLayer):
             return q, k, v
         scale = self.query_key_scale().square().view(self.heads, 1, self.head_width)
         return q * scale, k, v  # (q s) . (k s) = (q s²) . k: one product instead of two, and unit keys in the state
+
+    @property
+    def score_bound(self) -> float:
+        """scale * max(s_qk²): a score is a cosine weighted by s_qk² and scaled."""
+        largest = 1.0 if self.query_key_scale is None else self.query_key_scale().square().max().item()
+        return self.scale * largest
 
     def costs(self, length: int) -> list[Cost]:
         size = self.heads * self.head_width

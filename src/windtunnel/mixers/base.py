@@ -20,6 +20,15 @@ class Mixer(Spec):
 class AttendingLayer(MixerLayer):
     """Base of mixers whose output is a weighted sum of values, with the weights open to measurement."""
 
+    @property
+    def score_bound(self) -> float | None:
+        """What no score can exceed in size, whatever the input; None where nothing bounds them."""
+        return None
+
+    def attention_scores(self, x: Tensor, context: Context) -> Tensor:
+        """The logits of every map over all tokens of x [b t d], later keys included; b h t s."""
+        raise NotImplementedError
+
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         """The weights of every head over all tokens of x [b t d], by the equations, with the whole table; b h t s."""
         raise NotImplementedError

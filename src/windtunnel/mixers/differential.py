@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.kernels.differential import differential_attention, differential_maps
+from windtunnel.kernels.differential import differential_attention, differential_maps, differential_scores
 from windtunnel.layer import Context, Cost, Role, mean_attended
 from windtunnel.mixers.attention import core_cost, resolve_head_width, stored_cost
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
@@ -91,6 +91,9 @@ class DiffAttentionLayer(AttendingLayer):
         if self.spec.rope is not None:
             q, k = self.spec.rope.apply(context, q, k)
         return q, k
+
+    def attention_scores(self, x: Tensor, context: Context) -> Tensor:
+        return differential_scores(*self.queries_and_keys(x, context), 1 / math.sqrt(self.head_width))
 
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k = self.queries_and_keys(x, context)

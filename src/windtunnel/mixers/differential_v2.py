@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.kernels.attention import attention, attention_maps
+from windtunnel.kernels.attention import attention, attention_maps, attention_scores
 from windtunnel.layer import Context, Cost
 from windtunnel.mixers.attention import core_cost, resolve_head_width
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
@@ -71,6 +71,9 @@ class DiffAttentionV2Layer(AttendingLayer):
         """σ(λ) of every head and token in float32 or wider, b h t 1."""
         raw: Tensor = self.lambda_(x)  # b t h
         return raw.to(torch.promote_types(raw.dtype, torch.float32)).sigmoid().transpose(1, 2).unsqueeze(-1)
+
+    def attention_scores(self, x: Tensor, context: Context) -> Tensor:
+        return attention_scores(*self.queries_and_keys(x, context), self.scale)
 
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k = self.queries_and_keys(x, context)
