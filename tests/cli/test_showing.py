@@ -39,6 +39,13 @@ def test_show_counts_what_arithmetic_counts(command) -> None:
     assert answer["training"]["model"] == 3 * answer["forward"]["model"]
 
 
+def test_show_says_how_the_paper_trained(command) -> None:
+    answer = command("show", "palm", "--set", "layers=1", "--json").json
+    assert answer["declared"]["paper"]["settings"]["optimiser"] == "adafactor"
+    assert command("show", "llama", "--set", "layers=1", "--json").json["declared"]["paper"] is None
+    assert "optimiser adafactor, learning_rate 0.01" in command("show", "palm", "--set", "layers=1").out
+
+
 def test_layers_that_differ_are_listed_not_repeated(command) -> None:
     shown = command("show", "diff_transformer", "--set", "layers=6").out
     assert "blocks    6 x Block" in shown

@@ -56,6 +56,43 @@ def test_common_settings_leave_the_recipe_its_rate_alone(command, text) -> None:
     assert record["settings"]["warmup"] == 0.0
 
 
+def test_a_paper_trains_as_it_did(command, text) -> None:
+    asked = ("palm", "--data", text, "--tokens", "2k", *SMALL, "--settings", "paper")
+    answer = command("train", *asked, "--out", "a", "--json")
+    settings = answer.json["settings"]
+    assert (settings["optimiser"], settings["schedule"], settings["learning_rate"]) == ("adafactor", "rsqrt", 0.01)
+    assert (settings["weight_decay"], settings["z_loss"], settings["warmup"]) == (1.0, 1e-4, 0.0)
+    assert settings["ramp"] == [[0.25, 50 / 255], [0.5, 115 / 255]]
+    assert answer.json["result"]["horizons"]["1.0"]["tokens"] == pytest.approx(2000, abs=64)
+    said = " ".join(answer.err.split())
+    assert "1, 2, then 4 x 16" in said
+    assert "palm's paper's" in said
+    assert "optimiser adafactor instead of the common adamw" in said
+    assert "ramp 0.25 until 0.196, 0.5 until 0.451 instead of the common none" in said
+    softer = command("train", *asked, "--out", "b", "--lr", "5e-3", "--batch-ramp", "2:0.5", "--json").json["settings"]
+    assert (softer["learning_rate"], softer["ramp"]) == (5e-3, [[0.5, 0.5]])
+    contrary = command("train", *asked, "--out", "c", "--schedule", "cosine")
+    assert contrary.code == 2
+    assert "--schedule cosine contradicts --settings paper, in which palm has rsqrt" in contrary.error
+
+
+@pytest.mark.parametrize("recipe", ["gpt3", "ngpt", "diff_transformer"])
+def test_every_paper_makes_a_run(command, text, recipe: str) -> None:
+    answer = command(
+        "train", recipe, "--data", text, "--tokens", "2k", *SMALL, "--settings", "paper", "--out", "a", "--json"
+    )
+    published = recipes.paper(recipe)
+    assert published is not None
+    assert {name: answer.json["settings"][name] for name in published.settings} == dict(published.settings)
+
+
+def test_any_recipe_takes_any_optimiser(command, text) -> None:
+    asked = ("train", "llama", "--data", text, "--tokens", "1k", *SMALL, "--json")
+    for name in ("muon", "sgd"):
+        settings = command(*asked, "--optimiser", name, "--schedule", "rsqrt", "--out", name).json["settings"]
+        assert (settings["optimiser"], settings["schedule"]) == (name, "rsqrt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -63,7 +100,13 @@ def test_common_settings_leave_the_recipe_its_rate_alone(command, text) -> None:
         (("--tokens", "10"), "tokens is 10; it must be at least one step of 64"),
         (("--lr", "-1"), "learning_rate is -1.0"),
         (("--schedule", "linear"), "schedule: expected 'wsd' or 'cosine' or 'rsqrt', got 'linear'"),
-        (("--settings", "their"), "--settings: own or common, got 'their'"),
+        (("--settings", "their"), "--settings: own, common or paper, got 'their'"),
+        (("--settings", "paper"), "--settings paper: llama says nothing of its paper's training; gpt3,"),
+        (("--optimiser", "adafacter"), "optimiser is 'adafacter'; it must be a known one; did you mean adafactor"),
+        (("--schedule", "cosine", "--cooldown", "0.1"), "cooldown is 0.1; it must be left at 0.2"),
+        (("--batch-ramp", "2 then 4"), "--batch-ramp: expected stages of sequences:share, such as 4:0.2,8:0.45"),
+        (("--batch-ramp", "8:0.5"), "ramp is ((2.0, 0.5),); it must be shares below 1"),
+        (("--z-loss", "-1"), "z_loss is -1.0"),
         (("--device", "abacus"), "device is 'abacus'"),
         (("--dtype", "int8"), "got 'int8'"),
         (("--threads", "0"), "threads is 0"),

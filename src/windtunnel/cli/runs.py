@@ -9,6 +9,7 @@ import typer
 from windtunnel import recipes
 from windtunnel.cli.figures import grouped, short
 from windtunnel.cli.progress import stage_progress, training_progress
+from windtunnel.cli.rules import training_settings
 from windtunnel.cli.screen import Screen, facts
 from windtunnel.cli.sources import one_of, read_dataset, recipe_spec, tokenizer_choice
 from windtunnel.data.sampler import Sampler
@@ -16,7 +17,6 @@ from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, hardware_name
 from windtunnel.ledger import n_body
-from windtunnel.recipes.sizing import Training
 from windtunnel.root import Model
 from windtunnel.training.progress import duration
 from windtunnel.training.run import RunResult, train
@@ -74,9 +74,7 @@ def make_plan(request: Request) -> Plan:
     request.execution.resolve()
     architecture, choice = _architecture(request)
     provisional = recipe_spec(request.recipe, {**architecture, "vocab": _PROVISIONAL_VOCAB})
-    declared, remarks = _declared(request, provisional.width)
-    given = {name: value for name, value in {**declared, **_given(request)}.items() if value is not None}
-    settings = TrainingSettings(context=provisional.context, **given)
+    settings, remarks = training_settings(request.recipe, request.rules, request.training, provisional)
     if (request.out / "run.json").is_file() and not request.resume:
         raise InputError(f"{request.out}: already holds a run; go on with it by --resume, or name another folder")
     with stage_progress("data") as progress:
@@ -99,41 +97,21 @@ def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
     return settings, tokenizer_choice(vocab, request.tokenizer)
 
 
-def _given(request: Request) -> dict[str, Any]:
-    return {name: value for name, value in request.training.items() if value is not None}
-
-
-def _declared(request: Request, width: int) -> tuple[dict[str, Any], list[str]]:
-    """What the recipe says about its own training, and a remark for each common setting that it leaves."""
-    if request.rules not in ("own", "common"):
-        raise InputError(f"--settings: own or common, got {request.rules!r}")
-    training: Training = recipes.training(request.recipe)
-    declared: dict[str, Any] = {"learning_rate": training.learning_rate_at(width)}
-    remarks: list[str] = []
-    for name in ("weight_decay", "warmup"):
-        own, common = getattr(training, name), getattr(TrainingSettings, name)
-        if own is None or request.rules == "common" or request.training[name] is not None:
-            continue
-        declared[name] = own
-        remarks.append(f"{name} {own:g} instead of the common {common:g}")
-    if remarks and training.why:
-        remarks.append(training.why)
-    return declared, remarks
-
-
 def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     spec, settings, record = plan.spec, plan.settings, plan.dataset.record
     resolved = request.execution.resolve()
-    rate = "given" if request.training["learning_rate"] is not None else f"{request.recipe}'s own at width {spec.width}"
+    rate = "given" if request.training["learning_rate"] is not None else _origin_of_rate(request, spec)
     lines = {
         "model": f"{request.recipe}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
         f"parameters, vocab {spec.vocab}",
         "data": f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})",
         "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens, {plan.epochs:.2f} epochs: "
-        f"{settings.steps} steps of {settings.batch_size} x {settings.context}",
+        f"{settings.steps} steps of {_batches(settings)} x {settings.context}",
         "training": f"{settings.optimiser}, learning rate {settings.learning_rate:.3g} ({rate}), {settings.schedule}, "
         f"warm-up {settings.warmup:g}, weight decay {settings.weight_decay:g}",
     }
+    if settings.z_loss:
+        lines["training"] += f", z-loss {settings.z_loss:g}"
     if plan.remarks:
         lines["its own"] = "; ".join(plan.remarks)
     lines["runs on"] = f"{resolved.device} ({hardware_name(resolved.device)}), {resolved.dtype}"
@@ -141,6 +119,18 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     lines["runs on"] += ", compiled" if resolved.compile else ""
     lines["folder"] = str(request.out)
     return lines
+
+
+def _origin_of_rate(request: Request, spec: Model) -> str:
+    published = recipes.paper(request.recipe) if request.rules == "paper" else None
+    named = published is not None and "learning_rate" in published.settings
+    return f"{request.recipe}'s paper's" if named else f"{request.recipe}'s own at width {spec.width}"
+
+
+def _batches(settings: TrainingSettings) -> str:
+    """The sequences of a step, in all stages: 4, 8, then 16."""
+    *first, last = dict.fromkeys(settings.batch_at(step) for step in range(settings.steps))
+    return f"{', '.join(map(grouped, first))}, then {grouped(last)}" if first else grouped(last)
 
 
 def _outcome(request: Request, plan: Plan, result: RunResult) -> dict[str, str]:

@@ -6,6 +6,7 @@ import typer
 
 from windtunnel.cli.figures import bytes_short, grouped, short
 from windtunnel.cli.options import Json, Packages, Settings, complete_recipe, count
+from windtunnel.cli.rules import spelled
 from windtunnel.cli.screen import Screen, facts, table
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ def _declared(source: "Source") -> dict[str, Any] | None:
         return None
     from windtunnel import recipes
 
-    training = recipes.training(source.recipe)
+    training, published = recipes.training(source.recipe), recipes.paper(source.recipe)
     return {
         "learning_rate": training.learning_rate_at(source.spec.width),
         "weight_decay": training.weight_decay,
         "warmup": training.warmup,
         "why": training.why,
+        "paper": None if published is None else {"settings": dict(published.settings), "why": published.why},
     }
 
 
@@ -109,6 +111,9 @@ def _facts(source: "Source") -> dict[str, str]:
     if declared is not None:
         rate = f"learning rate {declared['learning_rate']:.3g} at width {source.spec.width}"
         own = [f"{name} {declared[name]:g}" for name in ("weight_decay", "warmup") if declared[name] is not None]
+        if declared["paper"] is not None:
+            settings, why = declared["paper"]["settings"], declared["paper"]["why"]
+            lines["its paper"] = ", ".join(f"{name} {spelled(value)}" for name, value in settings.items()) + f" ({why})"
         lines["declares"] = ", ".join([rate, *own]) + (f" ({declared['why']})" if declared["why"] else "")
     return lines
 

@@ -22,6 +22,8 @@ _EXAMPLE = """Examples:
 
 windtunnel train palm --data my.txt --tokens 20M --out runs/palm
 
+windtunnel train palm --settings paper --tokens 5M --out runs/as-published
+
 windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --out runs/small
 
 Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits.
@@ -48,22 +50,40 @@ def run(
     context: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Tokens a sequence; else the recipe's own.")
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Sequences an optimiser step.")] = 16,
+    batch: Annotated[
+        int | None, typer.Option(metavar="COUNT", parser=count, help="Sequences an optimiser step; else 16.")
+    ] = None,
+    batch_ramp: Annotated[
+        str | None,
+        typer.Option(metavar="COUNT:SHARE,...", help="Smaller steps first: 4:0.2,8:0.45 is 4 to a fifth of the steps."),
+    ] = None,
     accumulation: Annotated[
         int, typer.Option(metavar="COUNT", parser=count, help="Micro-batches that a step is cut into, to save memory.")
     ] = 1,
     lr: Annotated[
         float | None, typer.Option("--lr", help="Peak learning rate; else the recipe's, for its width.")
     ] = None,
-    schedule: Annotated[str, typer.Option(help="wsd (constant, then a linear cooldown) or cosine.")] = "wsd",
+    optimiser: Annotated[
+        str | None, typer.Option(help="adamw, adam, sgd, muon or adafactor (PaLM's); else adamw.")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="wsd (constant, then a linear cooldown), cosine or rsqrt (PaLM's); else wsd."),
+    ] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps; else the recipe's, or 0.03.")] = None,
-    cooldown: Annotated[float, typer.Option(help="Share of the steps over which wsd's rate falls.")] = 0.2,
+    cooldown: Annotated[
+        float | None, typer.Option(help="Share of the steps over which the rate falls linearly; else 0.2.")
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Of matrices and tables; else the recipe's, or 0.1.")
     ] = None,
+    z_loss: Annotated[float | None, typer.Option(help="Weight of (log Z)² beside the loss; PaLM's is 1e-4.")] = None,
     rules: Annotated[
         str,
-        typer.Option("--settings", help="own: what the recipe declares about its training; common: the same for all."),
+        typer.Option(
+            "--settings",
+            help="own: what belongs to the recipe's idea; common: the same for all; paper: how its paper trained.",
+        ),
     ] = "own",
     seed: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Seed of the initial weights.")] = 0,
     data_seed: Annotated[
@@ -94,12 +114,15 @@ def run(
     training = {
         "tokens": tokens,
         "batch_size": batch,
+        "ramp": batch_ramp,
         "accumulation": accumulation,
         "learning_rate": lr,
+        "optimiser": optimiser,
         "schedule": schedule,
         "warmup": warmup,
         "cooldown": cooldown,
         "weight_decay": weight_decay,
+        "z_loss": z_loss,
         "seed": seed,
         "data_seed": seed if data_seed is None else data_seed,
         "evaluation_tokens": evaluation_tokens,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from windtunnel.errors import InputError
 
 if TYPE_CHECKING:
-    from windtunnel.recipes.sizing import Training
+    from windtunnel.recipes.sizing import Paper, Training
     from windtunnel.root import Model
 
 
@@ -177,9 +177,20 @@ def training(name: str) -> "Training":
     """What a recipe declares about its own training (learning-rate grid, what belongs to its idea)."""
     from windtunnel.recipes.sizing import Training
 
-    module = importlib.import_module(name.split(":")[0] if ":" in name else f"windtunnel.recipes.{entry(name).name}")
-    declared = getattr(module, "TRAINING", None)
+    declared = getattr(_module(name), "TRAINING", None)
     return declared if isinstance(declared, Training) else Training()
+
+
+def paper(name: str) -> "Paper | None":
+    """How the recipe's paper trained, where the recipe says so."""
+    from windtunnel.recipes.sizing import Paper
+
+    declared = getattr(_module(name), "PAPER", None)
+    return declared if isinstance(declared, Paper) else None
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(name.split(":")[0] if ":" in name else f"windtunnel.recipes.{entry(name).name}")
 
 
 def _foreign(name: str) -> Recipe:

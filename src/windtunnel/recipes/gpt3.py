@@ -8,10 +8,14 @@ from windtunnel.mlps import Dense
 from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm
 from windtunnel.positions import Alibi, Learned, Rope, Sinusoidal
-from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, one_of, recipe
+from windtunnel.recipes.sizing import Paper, Settings, Sizes, Training, heads_for, one_of, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=3e-3)
+PAPER = Paper(
+    {"schedule": "cosine", "floor": 0.1, "warmup": 0.375 / 300, "flat": 40 / 300},
+    why="appendix B, as shares of 300 billion tokens; the batch's ramp, which depends on the size, is left out",
+)
 
 _COMMON: Settings = {"vocab": 50_257, "context": 2048}
 # The paper's table gives XL 24 heads of 128 and 13B a width of 5140; neither multiplies out. The counts in the same

@@ -9,7 +9,7 @@ from windtunnel.mlps import Gated, NormalizedGated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import RMSNorm, Scale
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
+from windtunnel.recipes.sizing import Paper, Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import Normalized, Plain, PreNorm
 
 TRAINING = Training(
@@ -17,6 +17,10 @@ TRAINING = Training(
     weight_decay=0.0,
     warmup=0.0,
     why="section 2.6: weights stay on the sphere by projection, so there is nothing to decay and no warm-up",
+)
+PAPER = Paper(
+    {"optimiser": "adam", "schedule": "cosine", "weight_decay": 0.0, "warmup": 0.0},
+    why="Adam without decay or warm-up; the rate is the one thing that the paper tunes",
 )
 
 _COMMON: Settings = {"vocab": 32_000, "context": 4096}

@@ -6,10 +6,24 @@ from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import LayerNorm, RMSNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
+from windtunnel.recipes.sizing import Paper, Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import Parallel, PreNorm
 
 TRAINING = Training(learning_rate=2.4e-2)
+PAPER = Paper(
+    {
+        "optimiser": "adafactor",
+        "learning_rate": 0.01,
+        "schedule": "rsqrt",
+        "constant": 0.3,
+        "warmup": 0.0,
+        "cooldown": 0.0,
+        "weight_decay": 1.0,
+        "z_loss": 1e-4,
+        "ramp": ((1 / 4, 50 / 255), (1 / 2, 115 / 255)),
+    },
+    why="section 5; its rate is constant for 10 000 of 255 000 steps, here for longer, so that short runs learn",
+)
 
 # Head width and hidden width are not printed in the paper; both are pinned by the published parameter counts.
 _COMMON: Settings = {"vocab": 256_000, "context": 2048, "head_width": 256}

@@ -39,6 +39,18 @@ class Training:
         return self.learning_rate * math.sqrt(64 / width)
 
 
+@dataclass(frozen=True)
+class Paper:
+    """How a paper trained: the fields of `TrainingSettings` that leave their defaults and do not depend on size.
+
+    What is not given here keeps its default, the learning rate that of the recipe for its width. why: the source, and
+    what could not be taken over.
+    """
+
+    settings: Mapping[str, Any]
+    why: str
+
+
 def recipe(sizes: Sizes) -> Callable[[Recipe], Recipe]:
     """Make a function of vocab, layers, width, context and its own settings a recipe.
 
