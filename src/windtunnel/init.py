@@ -140,6 +140,19 @@ class MeshTransformer(Initial):
 _CUT = 0.8796256610342398  # standard deviation of a standard normal cut at two
 
 
+class ReducedFanIn(FanIn):
+    """`FanIn` with the variance of every matrix multiplied by `scale` (Switch Transformer, section 2.4: 0.1)."""
+
+    scale: float = 0.1
+
+    def validate(self) -> None:
+        self.require(self.scale > 0, f"scale must be positive, got {self.scale}")
+
+    def deviation(self, role: Role, layers: int) -> float:
+        found = super().deviation(role, layers)
+        return found if role.kind == "embedding" else found * math.sqrt(self.scale)
+
+
 def roles(model: nn.Module) -> dict[str, Role]:
     """The role of every parameter of a model, by name; a tied table appears once.
 

@@ -44,6 +44,7 @@ class Cost(NamedTuple):
     hardware:    what the implementation in use executes.
     elementwise: element-wise, scan and transcendental operations, 1 each.
     recomputed:  hardware operations that the backward pass does again (flash attention forms its scores twice).
+    training:    products of a forward pass in training alone (router noise), in none of the columns above.
     stored:      the same mechanism where attention maps are kept (training on a CPU, kernels/blocked.py and banded.py);
                  None where that changes nothing.
     """
@@ -54,6 +55,7 @@ class Cost(NamedTuple):
     hardware: float = 0.0
     elementwise: float = 0.0
     recomputed: float = 0.0
+    training: float = 0.0
     stored: "Cost | None" = None
 
     @classmethod
@@ -180,6 +182,10 @@ class MLPLayer(Layer):
     """
 
     mechanism = "MLP"
+
+    def route(self, x: Tensor, context: Context) -> Any:
+        """What `forward` takes as `route`, decided from other values [b t d] than its own; None: nothing to decide."""
+        return None
 
 
 def mean_attended(length: int, window: int | None = None) -> float:

@@ -67,6 +67,45 @@ class PreNormLayer(ResidualLayer):
         return self.mixer_norm.costs(length) + second
 
 
+class RouteFirst(Residual):
+    """`PreNorm` whose experts are chosen before attention, from the block's input: r = route(n(x)).
+
+    u = x + mixer(norm(x)), then u + mlp(norm(u), r). own_norm: the router has a norm of its own instead of the mixer's.
+    An MLP without experts has nothing to decide, and the block is PreNorm's. Each token's choice reads its own position
+    of the stream alone, so the block stays causal.
+    """
+
+    norm: Norm
+    own_norm: bool = False
+
+    def build(self, width: int, has_mlp: bool) -> "RouteFirstLayer":
+        self.require(has_mlp, "a block that routes first needs an mlp")
+        return RouteFirstLayer(self, width)
+
+
+class RouteFirstLayer(ResidualLayer):
+    def __init__(self, spec: RouteFirst, width: int) -> None:
+        super().__init__()
+        self.mixer_norm = spec.norm.build(width)
+        self.mlp_norm = spec.norm.build(width)
+        self.router_norm = spec.norm.build(width) if spec.own_norm else None
+
+    def forward(
+        self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
+    ) -> BlockOutput:
+        assert mlp is not None
+        n = self.mixer_norm(x)
+        route = mlp.route(n if self.router_norm is None else self.router_norm(x), context)
+        mixed, state = mixer(n, context, state)
+        x = x + mixed
+        out = mlp(self.mlp_norm(x), context, route)
+        return BlockOutput(x + out.hidden, state, out.losses, out.metrics)
+
+    def costs(self, length: int) -> list[Cost]:
+        norms = (self.mixer_norm, self.mlp_norm, self.router_norm)
+        return [cost for norm in norms if norm is not None for cost in norm.costs(length)]
+
+
 class Parallel(Residual):
     """x + mixer(n) + mlp(n, context) with one shared norm n = norm(x) (GPT-J; PaLM section 2)."""
 

@@ -48,6 +48,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "efficient_attention-scaling": ("efficient_attention", {"normalisation": "scaling", "positions": False}),
     "efficient_attention-elu": ("efficient_attention", {"normalisation": "kernel", "features": "elu", "heads": 2}),
     "efficient_attention-hybrid": ("efficient_attention", {"normalisation": "kernel", "hybrid": True}),
+    "sparsely_gated_moe-all-chosen": ("sparsely_gated_moe", {"experts": 3, "choices": 3, "hidden": 21}),
+    "switch-every-block": ("switch", {"every": 1, "experts": 5, "hidden": 33, "capacity": 0.5}),
+    "gshard-mesh": ("gshard", {"every": 1, "mesh": True, "second": "all", "group": 60, "experts": 4}),
+    "gshard-first-alone": ("gshard", {"second": "none", "experts": 3}),
+    "mixtral-loss-free": ("mixtral", {"experts": 5, "choices": 3, "balance": 0, "loss_free": True, "kv_heads": 2}),
+    "mixtral-one-choice": ("mixtral", {"choices": 1, "z_loss": 1e-3, "hidden": 19}),
+    "router_first-own-norm": ("router_first", {"route": "early-own-norm"}),
+    "router_first-parallel": ("router_first", {"route": "parallel", "experts": 4}),
+    "router_first-hash": ("router_first", {"route": "hash", "choices": 3}),
 }
 
 
@@ -63,12 +72,12 @@ def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32, **set
 
 
 def disturbed(model: LanguageModelLayer, seed: int = 0) -> LanguageModelLayer:
-    """The same module with noise on biases and gains."""
+    """The same module with noise on biases, gains and whatever else starts at zero."""
     dtype = model.embedding.weight.dtype
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 or not parameter.any():
                 noise = torch.randn(parameter.shape, generator=draw, dtype=dtype)
                 parameter.add_(0.2 * parameter.abs().mean().clamp(min=0.25) * noise)
     return model

@@ -19,6 +19,7 @@ from windtunnel.checkpoint import fill_model, load, model_tensors, save
 from windtunnel.errors import InputError
 from windtunnel.init import roles
 from windtunnel.layer import Layer, Role
+from windtunnel.mlps import Experts
 from windtunnel.model import LanguageModelLayer
 
 EXACT = 1e-10  # float64: the same sums in another order
@@ -31,6 +32,19 @@ CHUNKS = (1, 5, 1, 7, 13, 2, 11)
 TWO_DOCUMENTS = torch.tensor([[0] * 11 + [1] * 29, [0] * 30 + [1] * 10])
 
 
+def equal(case: str, left: Tensor, right: Tensor) -> bool:
+    """Bit for bit; but rows that share an expert's product change in number with the routes of others, and so does its
+    rounding, which float64 shows to be no more than that."""
+    if any(isinstance(block.mlp, Experts) for block in spec_of(case).blocks):
+        return left.dtype == torch.float64 and bool(((left - right).abs() <= EXACT).all())
+    return torch.equal(left, right)
+
+
+def exact(case: str) -> torch.dtype:
+    """The precision in which `equal` compares."""
+    return torch.float64 if any(isinstance(block.mlp, Experts) for block in spec_of(case).blocks) else torch.float32
+
+
 def relative(case: str) -> bool:
     """Whether only distances between positions matter."""
     return spec_of(case).embedding.positions is None
@@ -39,13 +53,13 @@ def relative(case: str) -> bool:
 @every_case
 @pytest.mark.parametrize("training", [False, True])
 def test_nothing_before_a_token_feels_it(case: str, training: bool) -> None:
-    model, at = model_of(case), 17
+    model, at = model_of(case, dtype=exact(case)), 17
     tokens = tokens_for(model.spec)
     changed = tokens.clone()
     changed[:, at] = (changed[:, at] + 1) % model.spec.vocab
     with torch.set_grad_enabled(training):
         before, after = model(tokens).logits, model(changed).logits
-    assert torch.equal(before[:, :at], after[:, :at])
+    assert equal(case, before[:, :at], after[:, :at])
     assert not torch.equal(before[:, at], after[:, at])
 
 
@@ -80,14 +94,14 @@ def test_a_call_leaves_the_state_it_was_given_alone(case: str) -> None:
 @every_case
 @pytest.mark.parametrize("training", [False, True])
 def test_documents_do_not_leak(case: str, training: bool) -> None:
-    model = model_of(case)
+    model = model_of(case, dtype=exact(case))
     tokens = tokens_for(model.spec)
     changed = torch.where(TWO_DOCUMENTS == 0, (tokens + 1) % model.spec.vocab, tokens)
     with torch.set_grad_enabled(training):
         before = model(tokens, documents=TWO_DOCUMENTS).logits
         after = model(changed, documents=TWO_DOCUMENTS).logits
     second = TWO_DOCUMENTS == 1
-    assert torch.equal(before[second], after[second])
+    assert equal(case, before[second], after[second])
     assert not torch.equal(before[~second], after[~second])
 
 
@@ -142,7 +156,7 @@ def test_save_and_load_are_bit_exact(case: str, tmp_path: Path) -> None:
 def test_every_parameter_has_a_gradient(case: str) -> None:
     model = model_of(case)
     tokens = tokens_for(model.spec, batch=4)
-    model.loss(tokens[:, :-1], tokens[:, 1:]).total.backward()
+    model.loss(tokens[:, :-1], tokens[:, 1:], seed=0).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
@@ -172,11 +186,14 @@ def test_loss_has_the_gradients_of_the_logits(case: str) -> None:
     model = model_of(case, dtype=torch.float64)
     tokens = tokens_for(model.spec)
     model.loss(tokens[:, :-1], tokens[:, 1:]).cross_entropy.backward()
-    fast = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
+    fast = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
     F.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(fast[name], parameter.grad, rtol=0, atol=EXACT)
+        if parameter.grad is None:  # what only a training step's noise or the choice of experts reads
+            assert fast[name] is None, name
+        else:
+            torch.testing.assert_close(fast[name], parameter.grad, rtol=0, atol=EXACT)
 
 
 @every_case

@@ -20,6 +20,7 @@ from windtunnel.kernels.differential import (
     differential_maps,
     differential_scores,
 )
+from windtunnel.kernels.dispatch import Plan, combine, combine_reference, dispatch, gather, gather_reference
 from windtunnel.kernels.efficient_attention import (
     Means,
     causal_efficient_attention,
@@ -27,6 +28,7 @@ from windtunnel.kernels.efficient_attention import (
     causal_efficient_attention_reference,
     efficient_attention,
 )
+from windtunnel.kernels.grouped import fused_grouped_linear, grouped_linear, grouped_linear_reference
 from windtunnel.kernels.linear_attention import (
     linear_attention,
     linear_attention_recurrent,
@@ -46,6 +48,7 @@ from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 
 __all__ = [
     "Means",
+    "Plan",
     "attention",
     "attention_maps",
     "attention_reference",
@@ -58,14 +61,22 @@ __all__ = [
     "causal_efficient_attention",
     "causal_efficient_attention_recurrent",
     "causal_efficient_attention_reference",
+    "combine",
+    "combine_reference",
     "diagonal_ssm",
     "diagonal_ssm_reference",
     "differential_attention",
     "differential_attention_reference",
     "differential_maps",
     "differential_scores",
+    "dispatch",
     "document_segments",
     "efficient_attention",
+    "fused_grouped_linear",
+    "gather",
+    "gather_reference",
+    "grouped_linear",
+    "grouped_linear_reference",
     "impulse_response",
     "linear_attention",
     "linear_attention_recurrent",

@@ -7,7 +7,6 @@ The gradients are formed in the forward pass, while a chunk's logits are still a
 (float64 for float64 input); under autocast the products are taken in its dtype.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from windtunnel.kernels.routing import working_dtype
+from windtunnel.kernels.routing import autocast, no_autocast, working_dtype
 
 _CHUNK_BYTES = 8 << 20  # logits of one chunk: small enough to stay in a CPU's cache
 _CHUNK_BYTES_ACCELERATOR = 256 << 20
@@ -169,17 +168,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *scaled, None, None, None
 
 
-def _autocast(x: Tensor) -> Tensor:
-    """x in the dtype in which autocast would multiply it."""
-    device = x.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)
-    return x.to(torch.get_autocast_dtype(device)) if autocast else x
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
-
-
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -192,8 +180,8 @@ def linear_cross_entropy(
 
     hidden [n d], weight [v d], targets [n], bias [v]. No counted row gives zeros.
     """
-    hidden, weight = _autocast(hidden), _autocast(weight)
-    with _no_autocast(hidden.device):
+    hidden, weight = autocast(hidden), autocast(weight)
+    with no_autocast(hidden.device):
         if torch.is_grad_enabled():
             return _LinearCrossEntropy.apply(hidden, weight, bias, targets, soft_cap, z_loss)  # type: ignore[no-any-return, no-untyped-call]
         losses, log_sums, _ = _walk(hidden, _Head(weight, bias, soft_cap), targets, None)
@@ -206,6 +194,6 @@ def linear_token_losses(
     hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, soft_cap: float | None = None
 ) -> Tensor:
     """Cross-entropy of every row in nats, 0 where the target is -1; no gradient; n."""
-    hidden, weight = _autocast(hidden), _autocast(weight)
-    with _no_autocast(hidden.device):
+    hidden, weight = autocast(hidden), autocast(weight)
+    with no_autocast(hidden.device):
         return _walk(hidden, _Head(weight, bias, soft_cap), targets, None)[0]

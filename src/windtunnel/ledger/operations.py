@@ -145,7 +145,13 @@ def _forward(costs: list[Cost], kept: bool) -> Work:
 def _training(costs: list[Cost], kept: bool) -> Work:
     forward = _forward(costs, kept)
     again = sum(_route(cost, kept).recomputed for cost in costs)
-    return Work(3 * forward.model, 3 * forward.dense, 3 * forward.hardware + again, 3 * forward.elementwise)
+    extra = 3 * sum(_route(cost, kept).training for cost in costs)
+    return Work(
+        3 * forward.model + extra,
+        3 * forward.dense + extra,
+        3 * forward.hardware + again + extra,
+        3 * forward.elementwise,
+    )
 
 
 def _rows(model: ModelLayer, costs: list[Cost]) -> tuple[Row, ...]:

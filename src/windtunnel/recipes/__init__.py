@@ -133,6 +133,48 @@ _ENTRIES = (
         ("tiny",),
     ),
     # experts
+    Entry(
+        "sparsely_gated_moe",
+        "Sparsely-gated mixture of experts",
+        "Shazeer et al. 2017, arXiv 1701.06538",
+        "noisy top-k gating of ReLU experts, importance and load losses, otherwise the baseline",
+        (),
+    ),
+    Entry(
+        "switch",
+        "Switch Transformer",
+        "Fedus et al. 2021, arXiv 2101.03961",
+        "one ReLU expert a token in every second block, capacity and jitter in training, smaller initial values",
+        (),
+    ),
+    Entry(
+        "gshard",
+        "GShard's experts (and GPT-Neo's)",
+        "Lepikhin et al. 2020, arXiv 2006.16668",
+        "two ReLU experts a token in every second block, capacity by groups in training, random second choice",
+        (),
+    ),
+    Entry(
+        "mixtral",
+        "Mixtral",
+        "Jiang et al. 2024, arXiv 2401.04088",
+        "dropless top-2 of 8 SwiGLU experts in every block, otherwise the baseline",
+        ("8x7b", "8x22b"),
+    ),
+    Entry(
+        "gpt4_rumour",
+        "GPT-4 as rumoured",
+        "unconfirmed: SemiAnalysis, July 2023",
+        "top-2 of 16 ungated experts, multi-query attention, tied embeddings; proportions of a rumour",
+        ("1.8t", "8x220b"),
+    ),
+    Entry(
+        "router_first",
+        "Router before attention (an experiment)",
+        "none: an open question",
+        "dropless top-2 experts chosen from the block's input: early, late, parallel or by hash",
+        (),
+    ),
     # axial
 )
 _TABLE = {entry.name: entry for entry in _ENTRIES}

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from windtunnel.errors import InputError
 from windtunnel.root import Model
@@ -13,7 +13,7 @@ from windtunnel.spec import nearest
 
 Settings = Mapping[str, Any]
 Sizes = Mapping[str, Settings]
-Recipe = Callable[..., Model]
+Built = TypeVar("Built", bound=Model)
 
 DEFAULTS: Settings = {"vocab": 1024, "layers": 6, "width": 256, "context": 256}
 _OPTIONAL = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
@@ -52,17 +52,18 @@ class Paper:
 
 
 def recipe(sizes: Sizes) -> Callable[[Recipe], Recipe]:
+def recipe(sizes: Sizes) -> Callable[[Callable[..., Built]], Callable[..., Built]]:
     """Make a function of vocab, layers, width, context and its own settings a recipe.
 
     All are keywords. What is not given comes from the named `size`, else from DEFAULTS, else from the function's own
     default. Raises `InputError` for an unknown size or setting, with the nearest names, and for counts below 1.
     """
 
-    def decorate(function: Recipe) -> Recipe:
+    def decorate(function: Callable[..., Built]) -> Callable[..., Built]:
         known = {"size": _OPTIONAL, **inspect.signature(function).parameters}
 
         @functools.wraps(function)
-        def build(*, size: str | None = None, **given: Any) -> Model:
+        def build(*, size: str | None = None, **given: Any) -> Built:
             if size is not None and size not in sizes:
                 raise InputError(f"size: unknown size {size!r}{nearest(size, sizes)}")
             for name in given:
