@@ -44,9 +44,9 @@ class Cost(NamedTuple):
     hardware:    what the implementation in use executes.
     elementwise: element-wise, scan and transcendental operations, 1 each.
     recomputed:  hardware operations that the backward pass does again (flash attention forms its scores twice).
-    training:    products of a forward pass in training alone (router noise), in none of the columns above.
     stored:      the same mechanism where attention maps are kept (training on a CPU, kernels/blocked.py and banded.py);
                  None where that changes nothing.
+    training:    products of a forward pass in training alone (router noise), in none of the columns above.
     """
 
     mechanism: str
@@ -55,8 +55,8 @@ class Cost(NamedTuple):
     hardware: float = 0.0
     elementwise: float = 0.0
     recomputed: float = 0.0
-    training: float = 0.0
     stored: "Cost | None" = None
+    training: float = 0.0
 
     @classmethod
     def matmul(cls, mechanism: str, operations: float, elementwise: float = 0.0) -> "Cost":
