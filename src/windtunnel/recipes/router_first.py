@@ -2,14 +2,12 @@
 
 from typing import Literal
 
-from windtunnel.errors import InputError
 from windtunnel.mlps import Experts, Hash, TopK
 from windtunnel.model import LanguageModel
 from windtunnel.norms import RMSNorm
 from windtunnel.recipes.llama import llama
-from windtunnel.recipes.sizing import Sizes, Training, gated_hidden, recipe
+from windtunnel.recipes.sizing import Sizes, Training, gated_hidden, one_of, recipe
 from windtunnel.residuals import Parallel, PreNorm, RouteFirst
-from windtunnel.spec import nearest
 
 TRAINING = Training(learning_rate=1.2e-2)
 
@@ -53,7 +51,6 @@ def router_first(
         hidden=hidden or max(1, gated_hidden(width) // choices),
         router=Hash(choices=choices) if route == "hash" else learned,
     )
-    if route not in _RESIDUALS:
-        raise InputError(f"route: {route!r} is not known{nearest(route, _RESIDUALS)}")
+    one_of("route", route, tuple(_RESIDUALS))
     residual = _RESIDUALS[route]
     return base.replace(blocks=tuple(block.replace(residual=residual, mlp=mlp) for block in base.blocks))

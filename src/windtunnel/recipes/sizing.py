@@ -51,7 +51,6 @@ class Paper:
     why: str
 
 
-def recipe(sizes: Sizes) -> Callable[[Recipe], Recipe]:
 def recipe(sizes: Sizes) -> Callable[[Callable[..., Built]], Callable[..., Built]]:
     """Make a function of vocab, layers, width, context and its own settings a recipe.
 
