@@ -153,6 +153,16 @@ class ReducedFanIn(FanIn):
         return found if role.kind == "embedding" else found * math.sqrt(self.scale)
 
 
+class DepthFanIn(Initial):
+    """N(0, 1/sqrt(fan-in)) for every table and matrix; sqrt(2 / layers) of that for those that write to the residual
+    stream (the authors' code of Griffin, arXiv 2402.19427).
+    """
+
+    def deviation(self, role: Role, layers: int) -> float:
+        depth = 2 / layers if role.kind == "writes" else 1.0
+        return math.sqrt(depth / role.fan_in)
+
+
 def roles(model: nn.Module) -> dict[str, Role]:
     """The role of every parameter of a model, by name; a tied table appears once.
 

@@ -20,11 +20,11 @@ from windtunnel.kernels import (
 )
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
-from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, LinearAttention, Mamba, Nothing
+from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, LinearAttention, Mamba, Nothing, Recurrent
 
 SAME = 1e-6  # relative; counts are sums of integers
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
-RECURRENT = (Mamba, LRU, H3, Nothing)
+RECURRENT = (Mamba, LRU, H3, Nothing, Recurrent)
 BY_CHUNKS = ("linear attention core",)  # executed in chunks, with pairs that the step-by-step form does not have
 LENGTH = 96  # one whole block of the kernel that stores its maps, and half of another
 

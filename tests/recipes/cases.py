@@ -11,7 +11,7 @@ from windtunnel.model import LanguageModel, LanguageModelLayer, ModelState
 VOCAB, CONTEXT = 97, 96
 SIZES: dict[str, Any] = {"vocab": VOCAB, "layers": 3, "width": 64, "context": CONTEXT}
 # A band shorter than the sequences, or it would never be felt.
-OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}, "gpt_neo": {"window": 7}}
+OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}, "gpt_neo": {"window": 7}, "griffin": {"window": 7}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in wt.recipes.names()},
     "gpt3-dense": ("gpt3", {"banded": False}),
@@ -39,6 +39,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "ngpt-step-1": ("ngpt", {"steps": 1, "hidden": 100}),
     "ngpt-step-4": ("ngpt", {"steps": 4, "heads": 2}),
+    "griffin-attention-first": (
+        "griffin",
+        {"pattern": "AR", "recurrent_width": 56, "gate_blocks": 4, "memory": "text", "scaled": True, "soft_cap": 3.0},
+    ),
+    "hawk-four-blocks": ("hawk", {"heads": 4, "recurrent_width": 36, "hidden": 50, "layers": 2}),
     "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
     "mamba-odd": ("mamba", {"hidden": 37, "state": 3, "taps": 1}),
     "lru-long-memory": ("lru", {"hidden": 37, "r_min": 0.9, "r_max": 0.999, "phase_max": 0.3}),

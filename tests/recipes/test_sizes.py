@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import windtunnel as wt
+from tests.recipes.griffin_sizes import BODIES, WIDTHS, body
 from windtunnel.errors import InputError
 from windtunnel.ledger import Parameters, count
 
@@ -27,6 +28,8 @@ EXACT = {
     ("palm", "540b"): 540_356_474_880,
     ("diff_transformer", "diffllama"): 1_204_885_504,  # transformers' default configuration
     ("efficient_attention", "tiny"): 2_964_480,  # GPT-3's count at this size: V d + T d + L (12 d² + 13 d) + 2 d
+    ("griffin", "recurrentgemma-2b"): 2_682_862_080,  # as the authors' code makes them
+    ("griffin", "recurrentgemma-9b"): 8_579_977_216,
     ("ngpt", "0.5b"): 468_491_520,  # the paper prints 468.4M, its own formula gives this
     ("ngpt", "1b"): 1_026_177_280,
     ("mamba", "130m"): 129_135_360,
@@ -70,6 +73,8 @@ ROUNDED = {
     ("gpt4_rumour", "8x220b"): (1.76e12, 0.005),
 }
 HEADLESS = ("mamba", "lru")  # each channel stands for itself
+# Without the embedding, worked out in test_sizes_griffin.py: the paper prints widths and depths, not counts.
+ROUNDED |= {(recipe, size): (body(recipe, size) + 256_000 * WIDTHS[size].width, 0) for recipe, size in BODIES}
 PUBLISHED = [(name, size) for name in wt.recipes.names() for size in wt.recipes.entry(name).sizes]
 
 

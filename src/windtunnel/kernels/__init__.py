@@ -28,6 +28,7 @@ from windtunnel.kernels.efficient_attention import (
     causal_efficient_attention_reference,
     efficient_attention,
 )
+from windtunnel.kernels.gated_decay import bounded_root, gated_decay, gated_decay_reference
 from windtunnel.kernels.grouped import fused_grouped_linear, grouped_linear, grouped_linear_reference
 from windtunnel.kernels.linear_attention import (
     linear_attention,
@@ -55,6 +56,7 @@ __all__ = [
     "attention_scores",
     "banded_attention",
     "banded_attention_reference",
+    "bounded_root",
     "causal_conv",
     "causal_conv_reference",
     "causal_convolution",
@@ -73,6 +75,8 @@ __all__ = [
     "document_segments",
     "efficient_attention",
     "fused_grouped_linear",
+    "gated_decay",
+    "gated_decay_reference",
     "gather",
     "gather_reference",
     "grouped_linear",

@@ -10,10 +10,13 @@ from windtunnel.mixers.linear import LinearAttention
 from windtunnel.mixers.lru import LRU
 from windtunnel.mixers.mamba import Mamba
 from windtunnel.mixers.nothing import Nothing
+from windtunnel.mixers.recurrent import Recurrent
+from windtunnel.mixers.rg_lru import RGLRU
 
 __all__ = [
     "H3",
     "LRU",
+    "RGLRU",
     "AttendingLayer",
     "Attention",
     "DiffAttention",
@@ -24,4 +27,5 @@ __all__ = [
     "MixerLayer",
     "NormalizedAttention",
     "Nothing",
+    "Recurrent",
 ]

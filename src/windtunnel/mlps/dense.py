@@ -52,10 +52,11 @@ class DenseLayer(MLPLayer):
 
 
 class Gated(MLP):
-    """W_down (act(W_gate x) ⊙ W_up x), without biases (Shazeer 2020: SwiGLU with silu, GeGLU with gelu)."""
+    """W_down (act(W_gate x) ⊙ W_up x) (Shazeer 2020: SwiGLU with silu, GeGLU with gelu). bias: on all three."""
 
     hidden: int
     activation: Activation = "silu"
+    bias: bool = False
 
     def validate(self) -> None:
         self.require(self.hidden > 0, f"hidden must be positive, got {self.hidden}")
@@ -68,9 +69,9 @@ class GatedLayer(MLPLayer):
     def __init__(self, spec: Gated, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.gate = Linear(width, spec.hidden, "reads")
-        self.up = Linear(width, spec.hidden, "reads")
-        self.down = Linear(spec.hidden, width, "writes")
+        self.gate = Linear(width, spec.hidden, "reads", spec.bias)
+        self.up = Linear(width, spec.hidden, "reads", spec.bias)
+        self.down = Linear(spec.hidden, width, "writes", spec.bias)
 
     def forward(self, x: Tensor, context: Context, route: Any = None) -> MLPOutput:
         return MLPOutput(self.down(activate(self.gate(x), self.spec.activation) * self.up(x)))
@@ -88,6 +89,10 @@ class NormalizedGated(Gated):
 
     up_scale: Scale | None = Scale(rate=1.0)
     gate_scale: Scale | None = Scale(rate=1.0)
+
+    def validate(self) -> None:
+        super().validate()
+        self.require(not self.bias, "bias must be False: what nGPT scales are rows of matrices")
 
     def build(self, width: int) -> "NormalizedGatedLayer":
         return NormalizedGatedLayer(self, width)

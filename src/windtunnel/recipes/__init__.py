@@ -101,6 +101,27 @@ _ENTRIES = (
         (),
     ),
     # recurrences
+    Entry(
+        "griffin",
+        "Griffin",
+        "De et al. 2024, arXiv 2402.19427",
+        "two recurrent blocks (RG-LRU behind a convolution of 4) to one of local multi-query attention, gated GELU MLP",
+        ("100m", "200m", "400m", "1.3b", "3b", "7b", "14b", "recurrentgemma-2b", "recurrentgemma-9b"),
+    ),
+    Entry(
+        "hawk",
+        "Hawk",
+        "De et al. 2024, arXiv 2402.19427",
+        "a recurrent block (RG-LRU behind a convolution of 4) in every layer, gated GELU MLP; no attention",
+        ("100m", "200m", "400m", "1.3b", "3b", "7b", "14b"),
+    ),
+    Entry(
+        "mqa_transformer",
+        "MQA transformer",
+        "De et al. 2024, arXiv 2402.19427",
+        "Griffin's own baseline: multi-query attention over everything before, RoPE on half a head, gated GELU MLP",
+        ("100m", "200m", "400m", "1.3b", "3b", "7b"),
+    ),
     # state-space comparators
     Entry(
         "mamba",
