@@ -14,9 +14,9 @@ from windtunnel.errors import InputError
 from windtunnel.init import FanIn, Normal
 from windtunnel.mixers import Attention, DiffAttention, NormalizedAttention
 from windtunnel.mlps import Dense, Gated
-from windtunnel.model import Block, Head, LanguageModel
+from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm, RMSNorm, Scale
-from windtunnel.positions import Rope
+from windtunnel.positions import Alibi, Axial, DynamicNTK, Interpolation, Rope, Sinusoidal, YaRN
 from windtunnel.residuals import Normalized, Parallel, PreNorm
 from windtunnel.spec import Spec, difference, from_json
 
@@ -34,8 +34,19 @@ FINGERPRINTS = {
     "ngpt": "d89fd8e62995b56a03feccc2facab2e05195321f54fc01c0848ed2041d0221bb",
 }
 
+scalings = (
+    st.builds(Interpolation, factor=st.floats(1, 64))
+    | st.builds(YaRN, factor=st.floats(1, 64), trained=st.integers(1, 10**5), truncate=st.booleans())
+    | st.builds(DynamicNTK, trained=st.integers(1, 10**5), length=st.integers(1, 10**5))
+)
+additive = st.builds(Sinusoidal, theta=st.floats(1, 1e6)) | st.builds(
+    lambda rows, columns: Axial(length=rows * columns, shape=(rows, columns), combine="sum"),
+    st.integers(1, 99),
+    st.integers(1, 99),
+)
 ropes = st.builds(
     Rope,
+    scaling=st.none() | scalings,
     theta=st.floats(1.0, 1e7),
     layout=st.sampled_from(["half", "interleaved"]),
     width=st.none() | st.integers(1, 32).map(lambda half: 2 * half),
@@ -43,13 +54,14 @@ ropes = st.builds(
 norms = st.builds(RMSNorm, eps=st.floats(1e-8, 1e-3), gain=st.booleans()) | st.builds(LayerNorm, bias=st.booleans())
 groups = st.tuples(st.integers(1, 4), st.integers(1, 4))
 attentions = st.builds(
-    lambda sizes, rope, window, bias: Attention(
-        heads=sizes[0] * sizes[1], kv_heads=sizes[0], rope=rope, window=window, bias=bias
+    lambda sizes, rope, window, bias, alibi: Attention(
+        heads=sizes[0] * sizes[1], kv_heads=sizes[0], rope=rope, window=window, bias=bias, alibi=alibi
     ),
     groups,
     st.none() | ropes,
     st.none() | st.integers(1, 512),
     st.booleans(),
+    st.none() | st.builds(Alibi, steepness=st.floats(0.1, 64)),
 )
 differential = st.builds(DiffAttention, heads=st.integers(1, 8), depth=st.integers(0, 100), rope=st.none() | ropes)
 mlps = st.builds(Dense, hidden=st.integers(1, 999)) | st.builds(
@@ -64,7 +76,8 @@ blocks = st.builds(
 models = st.builds(
     LanguageModel,
     vocab=st.integers(1, 10**6),
-    width=st.integers(1, 4096),
+    width=st.integers(1, 2048).map(lambda half: 2 * half),
+    embedding=st.builds(Embedding, positions=st.none() | additive),
     context=st.integers(1, 10**6),
     blocks=st.lists(blocks, min_size=1, max_size=3).map(tuple),
     norm=st.none() | norms,
@@ -188,11 +201,11 @@ def test_fields_at_their_defaults_are_not_hashed() -> None:
 def test_unknown_kinds_and_fields_are_refused_with_their_path() -> None:
     data = small().to_json()
     data["blocks"][0]["mixer"]["head"] = 3
-    with pytest.raises(InputError, match=r"spec\.blocks\.0\.mixer.*'head'.*did you mean.*heads"):
+    with pytest.raises(InputError, match=r"spec\.blocks\.0\.mixer.*'head'.*did you mean.*heads.*newer"):
         from_json(data)
     data = small().to_json()
     data["blocks"][0]["mixer"]["kind"] = "Atention"
-    with pytest.raises(InputError, match=r"spec\.blocks\.0\.mixer.*'Atention'.*Attention"):
+    with pytest.raises(InputError, match=rf"spec\.blocks\.0\.mixer.*'Atention'.*Attention.*{wt.__version__}.*newer"):
         from_json(data)
     data = small().to_json()
     del data["vocab"], data["blocks"][0]["residual"]["norm"]

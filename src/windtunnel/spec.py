@@ -11,10 +11,11 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self, dataclass_transform
 
+from windtunnel import __version__
 from windtunnel.errors import InputError
 
-FORMAT = 1
 _PACKAGE = "windtunnel"
+_NEWER = f" (this is Windtunnel {__version__}; a file of a newer version may hold what it does not know)"
 _kinds: dict[str, type["Spec"]] = {}
 _hints: dict[type["Spec"], dict[str, Any]] = {}
 
@@ -86,7 +87,7 @@ def from_json(data: Any, packages: Sequence[str] = (), path: str = "spec") -> Sp
         if name == "kind":
             continue
         if name not in known:
-            raise InputError(f"{path}: {cls.kind} has no field {name!r}{nearest(name, known)}")
+            raise InputError(f"{path}: {cls.kind} has no field {name!r}{nearest(name, known)}{_NEWER}")
         values[name] = _read(value, packages, f"{path}.{name}")
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]  # type: ignore[arg-type]
     if missing:
@@ -158,7 +159,7 @@ def _find_kind(kind: str, packages: Sequence[str], path: str) -> type[Spec]:
         except ImportError as error:
             raise InputError(f"{path}: cannot import {kind!r}: {error}") from error
     if kind not in _kinds:
-        raise InputError(f"{path}: unknown kind {kind!r} (a newer version's part?){nearest(kind, _kinds)}")
+        raise InputError(f"{path}: unknown kind {kind!r}{nearest(kind, _kinds)}{_NEWER}")
     return _kinds[kind]
 
 
