@@ -16,7 +16,7 @@ from windtunnel.mixers import Attention, DiffAttention, NormalizedAttention
 from windtunnel.mlps import Dense, Gated
 from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm, RMSNorm, Scale
-from windtunnel.positions import Alibi, Axial, DynamicNTK, Interpolation, Rope, Sinusoidal, YaRN
+from windtunnel.positions import Alibi, DynamicNTK, Interpolation, Learned, Rope, Sinusoidal, YaRN
 from windtunnel.residuals import Normalized, Parallel, PreNorm
 from windtunnel.spec import Spec, difference, from_json
 
@@ -39,11 +39,7 @@ scalings = (
     | st.builds(YaRN, factor=st.floats(1, 64), trained=st.integers(1, 10**5), truncate=st.booleans())
     | st.builds(DynamicNTK, trained=st.integers(1, 10**5), length=st.integers(1, 10**5))
 )
-additive = st.builds(Sinusoidal, theta=st.floats(1, 1e6)) | st.builds(
-    lambda rows, columns: Axial(length=rows * columns, shape=(rows, columns), combine="sum"),
-    st.integers(1, 99),
-    st.integers(1, 99),
-)
+additive = st.builds(Sinusoidal, theta=st.floats(1, 1e6)) | st.builds(Learned, length=st.integers(1, 999))
 ropes = st.builds(
     Rope,
     scaling=st.none() | scalings,

@@ -3,11 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
 __all__ = ["InputError", "WorkError", "__version__", "build", "from_json", "load", "recipes"]
 
 from windtunnel import recipes
 from windtunnel.errors import InputError, WorkError
+from windtunnel.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from windtunnel.root import Model, ModelLayer

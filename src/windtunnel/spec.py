@@ -11,11 +11,11 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self, dataclass_transform
 
-from windtunnel import __version__
 from windtunnel.errors import InputError
+from windtunnel.version import VERSION
 
 _PACKAGE = "windtunnel"
-_NEWER = f" (this is Windtunnel {__version__}; a file of a newer version may hold what it does not know)"
+_NEWER = f" (this is Windtunnel {VERSION}; a file of a newer version may hold what it does not know)"
 _kinds: dict[str, type["Spec"]] = {}
 _hints: dict[type["Spec"], dict[str, Any]] = {}
 

@@ -1,0 +1,3 @@
+"""The version of this package, which files record."""
+
+VERSION = "0.1.0"
