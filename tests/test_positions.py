@@ -83,6 +83,6 @@ def test_one_pass_makes_its_tables_once() -> None:
 def test_a_learned_table_is_read_from_where_one_is() -> None:
     layer = Learned(length=7).build(3)
     torch.nn.init.normal_(layer.weight)
-    assert torch.equal(layer(2, torch.empty(4, 3)), layer.weight[2:6])
+    assert torch.equal(layer(Context(torch.arange(2, 6), reach=6), torch.empty(4, 3)), layer.weight[2:6])
     with pytest.raises(InputError, match=r"8 positions.*7"):
-        layer(5, torch.empty(3, 3))
+        layer(Context(torch.arange(5, 8), reach=8), torch.empty(3, 3))

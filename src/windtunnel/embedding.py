@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windtunnel.layer import Cost, Layer, Role
+from windtunnel.layer import Context, Cost, Layer, Role
 from windtunnel.norms import Scale
 from windtunnel.positions import Positions
 from windtunnel.spec import Spec
@@ -29,11 +29,11 @@ class EmbeddingLayer(Layer):
         self.weight = self.declare("weight", (vocab, width), Role("embedding", fan_in=width, fan_out=vocab))
         self.positions = spec.positions.build(width) if spec.positions is not None else None
 
-    def forward(self, tokens: Tensor, first: int) -> Tensor:
+    def forward(self, tokens: Tensor, context: Context) -> Tensor:
         x = F.embedding(tokens, self.weight)
         if self.scale != 1.0:
             x = x * self.scale
-        return x if self.positions is None else x + self.positions(first, x)
+        return x if self.positions is None else x + self.positions(context, x)
 
     def costs(self, length: int) -> list[Cost]:
         return [Cost("embedding", elementwise=self.width)]

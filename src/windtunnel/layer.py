@@ -68,7 +68,8 @@ class Cost(NamedTuple):
 class Context:
     """What the layers of one forward pass share.
 
-    positions: [t], the same for every row. documents: [b t] ids, or None if no row crosses a boundary.
+    positions: [t], the same for every row, or [b t] where rows stand at different places (decoding many requests at
+    once). reach: the largest position and one. documents: [b t] ids, or None if no row crosses a boundary.
     tokens: [b t] ids (hash routing reads them). layer: the index of the block that is called.
     seed: the randomness of a training step; None in evaluation and in decoding, where every layer is deterministic and
     nothing that belongs to training alone applies (router noise, expert capacity).
@@ -80,6 +81,7 @@ class Context:
     tokens: Tensor | None = None
     seed: int | None = None
     layer: int = 0
+    reach: int = 0
     tables: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -103,7 +105,7 @@ class Context:
 
         The last query is aligned with the last key. `window` counts keys including the query's own position.
         """
-        queries = self.positions.shape[0]
+        queries = self.positions.shape[-1]
         if self.documents is None and (window is None or window >= keys):
             return None
         name = ("mask", keys, window)
@@ -165,6 +167,14 @@ class MixerLayer(Layer):
     def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
         """The state before the first token."""
         raise NotImplementedError
+
+    def reserve(self, batch: int, device: torch.device, dtype: torch.dtype, capacity: int, chunk: int) -> Any:
+        """A state that is written in place, for `capacity` tokens a row and calls of at most `chunk` tokens.
+
+        States of fixed size are their own buffers. Where a mixer's state grows and it offers none, rows that stand at
+        different places cannot be decoded together.
+        """
+        return self.initial_state(batch, device, dtype)
 
 
 class MLPOutput(NamedTuple):

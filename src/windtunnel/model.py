@@ -97,7 +97,7 @@ class LanguageModelLayer(ModelLayer):
         return bool(self.spec.blocks[0].residual.normalized if projected is None else projected)
 
     def encode(self, tokens: Tensor, state: ModelState | None, context: Context) -> Encoded:
-        x = self.embedding(tokens, state.position if state is not None else 0)  # b t d
+        x = self.embedding(tokens, context)  # b t d
         states, losses, metrics = [], {}, {}
         for index, block in enumerate(self._blocks()):
             context = replace(context, layer=index)
@@ -113,6 +113,11 @@ class LanguageModelLayer(ModelLayer):
     def initial_state(self, batch: int) -> ModelState:
         like = self.embedding.weight
         states = [block.mixer.initial_state(batch, like.device, like.dtype) for block in self._blocks()]
+        return ModelState(0, tuple(states))
+
+    def reserve(self, batch: int, capacity: int, chunk: int) -> ModelState:
+        like = self.embedding.weight
+        states = [block.mixer.reserve(batch, like.device, like.dtype, capacity, chunk) for block in self._blocks()]
         return ModelState(0, tuple(states))
 
     def costs(self, length: int) -> list[Cost]:

@@ -19,9 +19,12 @@ from windtunnel.spec import Spec
 
 
 class ModelState(NamedTuple):
-    """Everything that decoding needs to go on: the number of tokens seen, and each block's mixer state."""
+    """Everything that decoding needs to go on: the number of tokens seen, and each block's mixer state.
 
-    position: int
+    position: the same for every row, or one number a row (only with `reserve`).
+    """
+
+    position: int | tuple[int, ...]
     blocks: tuple[Any, ...]
 
 
@@ -124,24 +127,39 @@ class ModelLayer(Layer):
         """The state before the first token."""
         raise NotImplementedError
 
+    def reserve(self, batch: int, capacity: int, chunk: int) -> "ModelState":
+        """A state whose growing parts are buffers that calls write in place: the engine's form of `initial_state`.
+
+        capacity: tokens that a row can hold where every token is kept. chunk: the longest call.
+        """
+        raise NotImplementedError
+
     def initialize(self, seed: int) -> Self:
         """Fill the parameters from (seed, name), and project them if they are constrained."""
         initialize(self, self.spec.initial, seed, self.spec.depth)
         self.project_()
         return self
 
-    def forward(self, tokens: Tokens, state: ModelState | None = None, documents: Documents | None = None) -> Output:
+    def forward(
+        self,
+        tokens: Tokens,
+        state: ModelState | None = None,
+        documents: Documents | None = None,
+        last: int | None = None,
+    ) -> Output:
         """Logits for each token, and the state to go on from. Pass that state back with the tokens that follow.
 
-        With `documents` nothing crosses from one document to another, and no state is returned.
+        With `documents` nothing crosses from one document to another, and no state is returned. last: logits of so
+        many last tokens only.
         """
         if documents is not None and state is not None:
             raise InputError("documents: a call that continues from a state reads one document; leave it out")
         if state is None and documents is None:
             state = self.initial_state(tokens.shape[0])
-        context = self._context(tokens, state, documents)
+        context = self.context_of(tokens, state, documents)
         encoded = self.encode(tokens, state, context)
-        logits = self.head(encoded.hidden, self.embedding.weight)
+        hidden = encoded.hidden if last is None else encoded.hidden[:, -last:]
+        logits = self.head(hidden, self.embedding.weight)
         return Output(logits, self._after(tokens, state, encoded), encoded.losses, encoded.metrics)
 
     def loss(
@@ -157,7 +175,7 @@ class ModelLayer(Layer):
         seed: the randomness of a training step, which also turns on what belongs to training alone (`Context.seed`).
         z_loss: the weight of the mean of (log Z)² in the total, which keeps the logits' scale (PaLM section 5).
         """
-        hidden, _, losses, metrics = self.encode(tokens, None, self._context(tokens, None, documents, seed))
+        hidden, _, losses, metrics = self.encode(tokens, None, self.context_of(tokens, None, documents, seed))
         table = self.head.table(self.embedding.weight)
         cross_entropy, z_term = linear_cross_entropy(
             hidden.flatten(0, 1), table, targets.flatten(), self.head.bias, self.spec.head.soft_cap, z_loss
@@ -172,7 +190,7 @@ class ModelLayer(Layer):
     @torch.no_grad()
     def token_losses(self, tokens: Tokens, targets: Tokens, documents: Documents | None = None) -> TokenLosses:
         """Nats of each target in float32; 0 where the target is -1."""
-        hidden = self.encode(tokens, None, self._context(tokens, None, documents)).hidden
+        hidden = self.encode(tokens, None, self.context_of(tokens, None, documents)).hidden
         table = self.head.table(self.embedding.weight)
         losses = linear_token_losses(
             hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
@@ -197,15 +215,24 @@ class ModelLayer(Layer):
                         weight.copy_(F.normalize(weight.to(working_dtype(weight)), dim=axis))
 
     @staticmethod
-    def _context(
-        tokens: Tensor, state: "ModelState | None", documents: Tensor | None, seed: int | None = None
+    def context_of(
+        tokens: Tensor,
+        state: "ModelState | None" = None,
+        documents: Tensor | None = None,
+        seed: int | None = None,
     ) -> Context:
+        """What the layers share in a call with these tokens [b t]."""
         first = state.position if state is not None else 0
-        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
-        return Context(positions, documents, tokens, seed)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        if isinstance(first, int):
+            return Context(steps + first, documents, tokens, seed, reach=first + len(steps))
+        positions = torch.tensor(first, device=tokens.device)[:, None] + steps  # b t
+        return Context(positions, documents, tokens, seed, reach=max(first) + len(steps))
 
     @staticmethod
     def _after(tokens: Tensor, state: "ModelState | None", encoded: Encoded) -> "ModelState | None":
         if state is None or encoded.states is None:
             return None
-        return ModelState(state.position + tokens.shape[1], encoded.states)
+        count, first = tokens.shape[1], state.position
+        moved = first + count if isinstance(first, int) else tuple(each + count for each in first)
+        return ModelState(moved, encoded.states)

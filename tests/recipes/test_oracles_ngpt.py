@@ -141,7 +141,7 @@ def test_hidden_states_stay_on_the_sphere(dtype: torch.dtype, tolerance: float) 
     model = model_of("ngpt", dtype=dtype)
     model.project_()
     tokens = tokens_for(model.spec)
-    x, context = model.embedding(tokens, 0), Context(torch.arange(tokens.shape[1]))
+    x, context = model.embedding(tokens, model.context_of(tokens)), Context(torch.arange(tokens.shape[1]))
     for block in model.blocks.values():
         assert (x.norm(dim=-1) - 1).abs().max() < tolerance
         x = block(x, context).hidden

@@ -74,8 +74,7 @@ def bounds(model: ModelLayer, tokens: Tensor, documents: Tensor | None = None) -
     """
     figures = [*_matrices(model), *_tables(model), *_scales(model)]
     with _watched(model, figures):
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        hidden = model.encode(tokens, None, Context(positions, documents, tokens)).hidden
+        hidden = model.encode(tokens, None, model.context_of(tokens, documents=documents)).hidden
     table = model.embedding.weight if model.head.weight is None else model.head.weight
     products = hidden.double() @ table[_chosen(table)].double().T
     stays = all(figure.bound is not None for figure in figures if figure.what in ("hidden norm", "token product"))

@@ -12,7 +12,7 @@ from windtunnel.kernels.attention import ROWS, attention, attention_maps, attent
 from windtunnel.kernels.banded import banded_attention
 from windtunnel.kernels.rms_norm import unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
-from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
+from windtunnel.mixers.base import AttendingLayer, Buffers, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import Scale
 from windtunnel.positions import Alibi, Rope
 
@@ -60,7 +60,7 @@ class AttentionLayer(AttendingLayer):
 
     def __init__(self, spec: Attention, width: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.window = spec, spec.window
         self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
         self.head_width = resolve_head_width(spec, width, spec.heads, spec.head_width, spec.rope)
         self.scale = spec.scale if spec.scale is not None else 1 / math.sqrt(self.head_width)
@@ -74,9 +74,9 @@ class AttentionLayer(AttendingLayer):
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         q, k, v = self.project(x, context)
-        past = state.extend(k, v) if state is not None else KeyValues(k, v)
+        past = state.extend(k, v, context) if state is not None else KeyValues(k, v)
         mixed = attend(context, q, past, self.scale, self.spec.window, self.slopes(context))  # b h t k
-        return self.o(merge_heads(mixed)), self.kept(past) if state is not None else None
+        return self.o(merge_heads(mixed)), past.kept(self.spec.window) if state is not None else None
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [b h t k], keys and values [b g t k], positions applied."""
@@ -98,10 +98,6 @@ class AttentionLayer(AttendingLayer):
         mask = context.mask(x.shape[1], self.spec.window)
         return attention_maps(q, k, self.scale, mask, causal=True, slopes=self.slopes(context))
 
-    def kept(self, past: KeyValues) -> KeyValues:
-        """What the next call can still attend to."""
-        return past if self.spec.window is None else past.last(self.spec.window - 1)
-
     def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValues:
         empty = torch.empty(batch, self.kv_heads, 0, self.head_width, device=device, dtype=dtype)
         return KeyValues(empty, empty)
@@ -122,10 +118,19 @@ class AttentionLayer(AttendingLayer):
 
 
 def attend(
-    context: Context, q: Tensor, past: KeyValues, scale: float, window: int | None = None, slopes: Tensor | None = None
+    context: Context,
+    q: Tensor,
+    past: KeyValues | Buffers,
+    scale: float,
+    window: int | None = None,
+    slopes: Tensor | None = None,
 ) -> Tensor:
     """Causal attention inside documents, of the newest queries [b h t k] over all keys; a window goes by blocks."""
-    keys, values = past
+    ordered = past.in_order(context)
+    if ordered is None:
+        keys, values, mask, causal = past.visible(context, window, slopes)
+        return attention(q, keys, values, scale, mask, causal)
+    keys, values = ordered
     if window is not None:
         kept = banded.keeps_maps(q, keys, values, window)
         if banded.worth(q.shape[2], keys.shape[2], window, kept):

@@ -17,8 +17,110 @@ class Mixer(Spec):
         raise NotImplementedError
 
 
+class KeyValues(NamedTuple):
+    """Keys [b g s k] and values [b g s e] of the tokens seen so far."""
+
+    keys: Tensor
+    values: Tensor
+
+    def extend(self, keys: Tensor, values: Tensor, context: Context) -> "KeyValues":
+        """These followed by new ones, as new tensors."""
+        return KeyValues(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
+
+    def in_order(self, context: Context) -> "KeyValues | None":
+        """These, where the last key is that of the last query; None where they lie about in slots."""
+        return self
+
+    def visible(self, context: Context, window: int | None = None, slopes: Tensor | None = None) -> "Visible":
+        """All of them, and which the queries of this call may see; ALiBi's `slopes` are left to whoever attends."""
+        return Visible(self.keys, self.values, context.mask(self.keys.shape[2], window), causal=True)
+
+    def kept(self, window: int | None = None) -> "KeyValues":
+        """What the next call can still attend to."""
+        return self if window is None else self.last(window - 1)
+
+    def last(self, count: int) -> "KeyValues":
+        """Only the newest `count` of them."""
+        return KeyValues(self.keys[:, :, -count:], self.values[:, :, -count:]) if count else self._empty()
+
+    def _empty(self) -> "KeyValues":
+        return KeyValues(self.keys[:, :, :0], self.values[:, :, :0])
+
+
+class Buffers(NamedTuple):
+    """Keys [b g c k] and values [b g c e] in slots (g may differ), and the position in each slot [b c], -1 where none.
+
+    Position p lies in slot p modulo c. Calls write in place: whoever made the buffers owns them.
+    """
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+    @classmethod
+    def empty(cls, none: KeyValues, slots: int) -> "Buffers":
+        """Slots that hold nothing, for what grows from `none`."""
+        keys, values = (part.new_zeros(*part.shape[:2], slots, part.shape[3]) for part in none)
+        return cls(keys, values, torch.full((len(keys), slots), -1, device=keys.device))
+
+    def extend(self, keys: Tensor, values: Tensor, context: Context) -> "Buffers":
+        """Write the new ones where their positions belong."""
+        slots = context.positions % self.keys.shape[2]
+        if slots.dim() == 1:
+            self.keys.index_copy_(2, slots, keys)
+            self.values.index_copy_(2, slots, values)
+            self.positions[:, slots] = context.positions
+            return self
+        row = torch.arange(len(slots), device=slots.device)[:, None]
+        self.keys.transpose(1, 2)[row, slots] = keys.transpose(1, 2)
+        self.values.transpose(1, 2)[row, slots] = values.transpose(1, 2)
+        self.positions[row, slots] = context.positions
+        return self
+
+    def in_order(self, context: Context) -> KeyValues | None:
+        """The slots in use where they are in order: rows stand at one place, and nothing has been overwritten."""
+        if context.positions.dim() == 2 or context.reach > self.keys.shape[2]:
+            return None
+        return KeyValues(self.keys[:, :, : context.reach], self.values[:, :, : context.reach])
+
+    def visible(self, context: Context, window: int | None = None, slopes: Tensor | None = None) -> "Visible":
+        """The slots in use, and which of them this call may see; ALiBi's biases, if any, are in the mask."""
+        ordered = self.in_order(context)
+        if ordered is not None and slopes is None:
+            return ordered.visible(context, window)
+        used = min(context.reach, self.keys.shape[2])
+        keys, values = self.keys[:, :, :used], self.values[:, :, :used]
+        held = self.positions[:, None, None, :used]  # b 1 1 c
+        query = context.positions.view(-1, 1, context.positions.shape[-1], 1)  # b 1 t 1
+        mask = (held >= 0) & (held <= query)
+        if window is not None:
+            mask = mask & (query - held < window)
+        if slopes is not None:
+            distance = (query - held).to(keys.dtype)  # b 1 t c
+            mask = (-slopes.to(keys.dtype)[:, None, None] * distance).masked_fill(~mask, float("-inf"))
+        return Visible(keys, values, mask, causal=False)
+
+    def kept(self, window: int | None = None) -> "Buffers":
+        """Everything: what falls out of the window is overwritten."""
+        return self
+
+
+class Visible(NamedTuple):
+    """Keys and values to attend to, and a mask: True = attend, numbers to add to the scores, or None (causal order)."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+    causal: bool
+
+
 class AttendingLayer(MixerLayer):
-    """Base of mixers whose output is a weighted sum of values, with the weights open to measurement."""
+    """Base of mixers whose output is a weighted sum of values, with the weights open to measurement.
+
+    window: keys that a query sees, its own included; None is all before it.
+    """
+
+    window: int | None = None
 
     @property
     def score_bound(self) -> float | None:
@@ -33,23 +135,9 @@ class AttendingLayer(MixerLayer):
         """The weights of every head over all tokens of x [b t d], by the equations, with the whole table; b h t s."""
         raise NotImplementedError
 
-
-class KeyValues(NamedTuple):
-    """Keys [b g s k] and values [b g s e] of the tokens seen so far."""
-
-    keys: Tensor
-    values: Tensor
-
-    def extend(self, keys: Tensor, values: Tensor) -> "KeyValues":
-        """These followed by new ones, as new tensors."""
-        return KeyValues(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
-
-    def last(self, count: int) -> "KeyValues":
-        """Only the newest `count` of them."""
-        return KeyValues(self.keys[:, :, -count:], self.values[:, :, -count:]) if count else self._empty()
-
-    def _empty(self) -> "KeyValues":
-        return KeyValues(self.keys[:, :, :0], self.values[:, :, :0])
+    def reserve(self, batch: int, device: torch.device, dtype: torch.dtype, capacity: int, chunk: int) -> "Buffers":
+        slots = capacity if self.window is None else min(capacity, self.window - 1 + chunk)
+        return Buffers.empty(self.initial_state(batch, device, dtype), slots)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -77,10 +77,10 @@ class DiffAttentionLayer(AttendingLayer):
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
-        past = state.extend(k, v) if state is not None else KeyValues(k, v)
-        mask = context.mask(past.keys.shape[2])
+        past = state.extend(k, v, context) if state is not None else KeyValues(k, v)
+        seen = past.visible(context)
         mixed = differential_attention(
-            q, past.keys, past.values, self.current_lambda(), 1 / math.sqrt(self.head_width), mask, causal=True
+            q, seen.keys, seen.values, self.current_lambda(), 1 / math.sqrt(self.head_width), seen.mask, seen.causal
         )  # b h t e
         normed = self.norm(mixed) * (1 - self.lambda_init)
         return self.o(merge_heads(normed)), past if state is not None else None

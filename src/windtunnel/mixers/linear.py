@@ -179,8 +179,9 @@ class LinearAttentionLayer(MixerLayer):
 
 def tokens_seen(context: Context) -> Tensor:
     """How many tokens of its document each token can read, itself included: [1 t], or [b t] with documents."""
-    positions = context.positions[None] + 1
+    first = context.positions.reshape(-1, context.positions.shape[-1])
+    positions = first + 1
     if context.starts is None:
         return positions
-    before = torch.where(context.starts, context.positions[None], 0)  # positions passed when the document began
+    before = torch.where(context.starts, first, 0)  # positions passed when the document began
     return positions - before.cummax(1).values

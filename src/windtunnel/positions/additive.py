@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import InputError
-from windtunnel.layer import Layer, Role
+from windtunnel.layer import Context, Layer, Role
 from windtunnel.spec import Spec
 
 
@@ -24,7 +24,7 @@ class Positions(Spec):
 
 
 class PositionsLayer(Layer):
-    """Base of position modules: `forward(first, like [.. t d])` gives the vectors of first .. first + t - 1, [t d].
+    """Base of position modules: `forward(context, like [b t d])` gives the vectors of this call, [t d] or [b t d].
 
     They have the dtype and the device of `like`. length: positions that there are, None where all are.
     """
@@ -32,11 +32,11 @@ class PositionsLayer(Layer):
     mechanism = "positions"
     length: int | None = None
 
-    def bounded(self, first: int, count: int) -> slice:
-        """The rows of these positions; an `InputError` if there are not so many."""
-        if self.length is not None and first + count > self.length:
-            raise InputError(f"{first + count} positions asked of a table of {self.length}; use a longer `context`")
-        return slice(first, first + count)
+    def bounded(self, context: Context) -> Tensor:
+        """The positions of this call; an `InputError` if the table does not reach so far."""
+        if self.length is not None and context.reach > self.length:
+            raise InputError(f"{context.reach} positions asked of a table of {self.length}; use a longer `context`")
+        return context.positions
 
 
 class Learned(Positions):
@@ -58,8 +58,8 @@ class LearnedLayer(PositionsLayer):
         self.length = spec.length
         self.weight = self.declare("weight", (spec.length, width), Role("embedding", deviation=spec.deviation))
 
-    def forward(self, first: int, like: Tensor) -> Tensor:
-        return self.weight[self.bounded(first, like.shape[-2])]
+    def forward(self, context: Context, like: Tensor) -> Tensor:
+        return self.weight[self.bounded(context)]
 
 
 class Sinusoidal(Positions):
@@ -83,12 +83,12 @@ class Sinusoidal(Positions):
         return SinusoidalLayer(self)
 
     def table(self, positions: Tensor, width: int) -> Tensor:
-        """[t d] for positions [t], in float64."""
+        """[.. t d] for positions [.. t], in float64."""
         half = torch.arange(width // 2, dtype=torch.float64, device=positions.device)
         exponents = 2 * half / width if self.layout == "interleaved" else half / max(width // 2 - 1, 1)
-        angles = positions.to(torch.float64)[:, None] * self.theta**-exponents
+        angles = positions.to(torch.float64)[..., None] * self.theta**-exponents
         waves = [angles.sin(), angles.cos()]
-        return torch.stack(waves, -1).flatten(1) if self.layout == "interleaved" else torch.cat(waves, -1)
+        return torch.stack(waves, -1).flatten(-2) if self.layout == "interleaved" else torch.cat(waves, -1)
 
 
 class SinusoidalLayer(PositionsLayer):
@@ -96,9 +96,8 @@ class SinusoidalLayer(PositionsLayer):
         super().__init__()
         self.spec = spec
 
-    def forward(self, first: int, like: Tensor) -> Tensor:
-        count, width = like.shape[-2:]
-        return self.spec.table(torch.arange(first, first + count, device=like.device), width).to(like.dtype)
+    def forward(self, context: Context, like: Tensor) -> Tensor:
+        return self.spec.table(context.positions, like.shape[-1]).to(like.dtype)
 
 
 Combination = Literal["concatenate", "sum", "average"]
@@ -159,9 +158,8 @@ class AxialLayer(PositionsLayer):
         for axis, shape in enumerate(zip(spec.shape, spec.axis_widths(width), strict=True)):
             setattr(self, f"axis{axis}", self.declare(f"axis{axis}", shape, Role("embedding", deviation=deviation)))
 
-    def forward(self, first: int, like: Tensor) -> Tensor:
-        rows = self.bounded(first, like.shape[-2])
-        points = torch.arange(rows.start, rows.stop, device=like.device)
+    def forward(self, context: Context, like: Tensor) -> Tensor:
+        points = self.bounded(context)
         found: list[Tensor] = []
         for axis in reversed(range(len(self.spec.shape))):
             found.insert(0, self.get_parameter(f"axis{axis}")[points % self.spec.shape[axis]])

@@ -57,7 +57,9 @@ class Rope(Spec):
 
     def _tables(self, positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         frequencies = self.frequencies(head_width).to(positions.device)
-        angles = positions.to(torch.float64)[:, None] * frequencies  # t r/2
+        angles = positions.to(torch.float64)[..., None] * frequencies  # t r/2, or b t r/2
+        if positions.dim() == 2:
+            angles = angles[:, None]  # one table for all heads of a row
         magnitude = self.scaling.magnitude if self.scaling is not None else 1.0
         return (magnitude * angles.cos()).to(dtype), (magnitude * angles.sin()).to(dtype)
 

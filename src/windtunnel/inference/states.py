@@ -1,0 +1,81 @@
+"""Decoding states of many requests in one: rows taken out, put back, moved and rolled back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from windtunnel.mixers.base import Buffers
+from windtunnel.root import ModelState
+
+
+def rows(state: ModelState, chosen: slice) -> tuple[Any, ...]:
+    """The blocks' states of some rows, as views: what a call writes in place there is written in `state`."""
+    return tuple(_map(block, lambda tensor: tensor[chosen]) for block in state.blocks)
+
+
+def put(state: ModelState, chosen: slice, blocks: Sequence[Any]) -> None:
+    """Store what a call on these rows returned; buffers are there already."""
+    for held, new in zip(state.blocks, blocks, strict=True):
+        for target, source in zip(tensors(held), tensors(new), strict=True):
+            part = target[chosen]
+            if part.data_ptr() != source.data_ptr():
+                part.copy_(source)
+
+
+def move(state: ModelState, source: int, target: int) -> None:
+    """Copy one row onto another."""
+    for block in state.blocks:
+        for tensor in tensors(block):
+            tensor[target].copy_(tensor[source])
+
+
+def clear(state: ModelState, row: int, empty: ModelState) -> None:
+    """Make one row as at the beginning; `empty` is a fresh state of one row."""
+    put(state, slice(row, row + 1), empty.blocks)
+
+
+def snapshot(blocks: Sequence[Any]) -> tuple[Any, ...]:
+    """A copy of what a call would change for good; buffers are left out, they can be rolled back."""
+    return tuple(block if isinstance(block, Buffers) else _map(block, Tensor.clone) for block in blocks)
+
+
+def roll_back(blocks: Sequence[Any], length: int) -> None:
+    """Forget in all buffers what stands at positions of `length` and more."""
+    for block in blocks:
+        for part in _buffers(block):
+            part.positions.masked_fill_(part.positions >= length, -1)
+
+
+def only_buffers(blocks: Sequence[Any]) -> bool:
+    """Whether rolling back needs no snapshot."""
+    return all(isinstance(block, Buffers) for block in blocks)
+
+
+def tensors(block: Any) -> list[Tensor]:
+    """Every tensor of a mixer's state, in a fixed order."""
+    if isinstance(block, Tensor):
+        return [block]
+    if isinstance(block, tuple):
+        return [tensor for part in block for tensor in tensors(part)]
+    return []
+
+
+def state_bytes(state: ModelState) -> int:
+    """Bytes that a state holds."""
+    return sum(tensor.numel() * tensor.element_size() for block in state.blocks for tensor in tensors(block))
+
+
+def _buffers(block: Any) -> list[Buffers]:
+    if isinstance(block, Buffers):
+        return [block]
+    return [found for part in block for found in _buffers(part)] if isinstance(block, tuple) else []
+
+
+def _map(block: Any, function: Any) -> Any:
+    if isinstance(block, Tensor):
+        return function(block)
+    if isinstance(block, tuple):
+        parts = [_map(part, function) for part in block]
+        return type(block)(*parts) if hasattr(block, "_fields") else tuple(parts)
+    return block

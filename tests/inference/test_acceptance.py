@@ -1,0 +1,127 @@
+"""Speculative acceptance gives exactly the target's distribution: by enumeration, by sampling, at the extremes."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from windtunnel.inference.acceptance import accept, acceptance_rate, residual, tokens_per_call
+from windtunnel.inference.sampling import draw, uniform
+
+VOCAB = 4
+
+
+def laws(seed: int, peaked: float = 1.0) -> dict[tuple[int, ...], Tensor]:
+    """A distribution over the next token for each context of up to three tokens."""
+    draws = torch.Generator().manual_seed(seed)
+    contexts = [c for n in range(4) for c in itertools.product(range(VOCAB), repeat=n)]
+    scores = {c: peaked * torch.randn(VOCAB, generator=draws, dtype=torch.float64) for c in contexts}
+    return {context: score.softmax(-1) for context, score in scores.items()}
+
+
+def emitted(p: dict[tuple[int, ...], Tensor], q: dict[tuple[int, ...], Tensor], drafted: int) -> dict[tuple, float]:
+    """The exact law of what one round emits: every draft and every verdict weighed by its probability."""
+    law: dict[tuple, float] = {}
+
+    def go(before: tuple[int, ...], reached: float) -> None:
+        if len(before) == drafted:
+            for token, share in enumerate(p[before].tolist()):
+                law[(*before, token)] = reached * share
+            return
+        kept = [min(1.0, a / b) for a, b in zip(p[before].tolist(), q[before].tolist(), strict=True)]
+        rejected = sum(b * (1 - k) for b, k in zip(q[before].tolist(), kept, strict=True))
+        for token, share in enumerate(residual(p[before], q[before]).tolist()):
+            law[(*before, token)] = law.get((*before, token), 0.0) + reached * rejected * share
+        for token, share in enumerate(q[before].tolist()):
+            go((*before, token), reached * share * kept[token])
+
+    go((), 1.0)
+    return law
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("drafted", [1, 2, 3])
+def test_what_a_round_emits_and_the_target_goes_on_from_has_the_targets_law(seed: int, drafted: int) -> None:
+    """Texts of drafted + 1 tokens: a shorter emission goes on with the target's own next tokens."""
+    p, q = laws(seed), laws(100 + seed, peaked=2.0)
+    law: dict[tuple, float] = {}
+    for text, weight in emitted(p, q, drafted).items():
+        for rest in itertools.product(range(VOCAB), repeat=drafted + 1 - len(text)):
+            tail = math.prod(float(p[(*text, *rest[:place])][token]) for place, token in enumerate(rest))
+            law[(*text, *rest)] = law.get((*text, *rest), 0.0) + weight * tail
+    distance = 0.0
+    for text in itertools.product(range(VOCAB), repeat=drafted + 1):
+        wanted = math.prod(float(p[text[:place]][token]) for place, token in enumerate(text))
+        distance += 0.5 * abs(law[text] - wanted)
+    assert distance < 1e-14
+
+
+def rounds(p: dict[tuple[int, ...], Tensor], q: dict[tuple[int, ...], Tensor], seed: int, drafted: int = 2) -> tuple:
+    """Three tokens by as many rounds as they take."""
+    text: tuple[int, ...] = ()
+    numbers = itertools.count()
+    while len(text) < 3:
+        count = min(drafted, 2 - len(text))
+        draft: list[int] = []
+        for _ in range(count):
+            draft.append(draw(q[(*text, *draft)], uniform(seed, next(numbers), "draft")))
+        given = [(*text, *draft[:place]) for place in range(count + 1)]
+        found = accept(
+            draft,
+            torch.stack([q[c] for c in given[:-1]]) if draft else torch.empty(0, VOCAB),
+            torch.stack([p[c] for c in given]),
+            lambda place, purpose: uniform(seed, next(numbers), purpose),
+        )
+        text = (*text, *draft[: found.kept], found.token)
+    return text
+
+
+def test_three_tokens_follow_the_joint_law() -> None:
+    """64 cells, those that expect fewer than 5 pooled."""
+    p, q, trials = laws(7), laws(8, peaked=2.0), 12_000
+    counts: dict[tuple, int] = {}
+    for seed in range(trials):
+        text = rounds(p, q, seed)
+        counts[text] = counts.get(text, 0) + 1
+    expected = {
+        text: trials * float(p[()][text[0]] * p[text[:1]][text[1]] * p[text[:2]][text[2]])
+        for text in itertools.product(range(VOCAB), repeat=3)
+    }
+    large = [text for text, number in expected.items() if number >= 5]
+    observed = [counts.get(text, 0) for text in large] + [sum(n for t, n in counts.items() if t not in set(large))]
+    wanted = [expected[text] for text in large] + [trials - sum(expected[text] for text in large)]
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+def test_the_rate_is_one_minus_the_distance() -> None:
+    p, q = laws(1)[()], laws(2)[()]
+    assert float(acceptance_rate(p, q)) == pytest.approx(1 - 0.5 * float((p - q).abs().sum()), abs=1e-15)
+
+
+def test_a_draft_from_the_target_is_always_kept() -> None:
+    p = torch.stack([laws(1)[()]] * 4)
+    found = accept([0, 1, 2], p[:3], p, lambda place, purpose: uniform(0, place, purpose))
+    assert found.kept == 3
+
+
+def test_disjoint_supports_keep_nothing() -> None:
+    p, q = torch.tensor([[0.0, 1.0, 0.0]] * 3), torch.tensor([[1.0, 0.0, 0.0]] * 2)
+    found = accept([0, 0], q, p, lambda place, purpose: 0.0)
+    assert found == (0, 1)
+
+
+def test_greedy_keeps_exactly_the_targets_choice() -> None:
+    p = torch.eye(3)[[2, 1, 0]]
+    assert accept([2, 1], torch.eye(3)[[2, 1]], p, lambda place, purpose: 0.5) == (2, 0)
+    assert accept([2, 0], torch.eye(3)[[2, 0]], p, lambda place, purpose: 0.5) == (1, 1)
+
+
+def test_expected_tokens_are_the_papers() -> None:
+    assert tokens_per_call(0.8, 4) == pytest.approx(3.3616)
+    assert tokens_per_call(0.8, 5) == pytest.approx(3.689, abs=5e-4)
+    assert tokens_per_call(0.6, 4) == pytest.approx(2.306, abs=5e-4)
+    assert tokens_per_call(0.9, 8) == pytest.approx(6.126, abs=5e-4)
+    assert tokens_per_call(1.0, 4) == 5
