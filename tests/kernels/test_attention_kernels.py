@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.proof import Proof
+from windtunnel.kernels import blocked
 from windtunnel.kernels.attention import attention, attention_reference
 from windtunnel.kernels.differential import differential_attention, differential_attention_reference
 
@@ -123,3 +125,78 @@ def test_differential_with_nothing_subtracted_is_attention() -> None:
     q, k, v = random(2, 4, 20, 4), random(2, 4, 20, 4, seed=1), random(2, 2, 20, 8, seed=2)
     ours = differential_attention(q, k, v, torch.zeros((), dtype=torch.float64), SCALE, None, True)
     torch.testing.assert_close(ours, attention(q[:, 0::2], k[:, 0::2], v, SCALE, None, True))
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(("h", "g", "t", "d", "e"), [(2, 2, 150, 3, 6), (4, 2, 131, 2, 4), (3, 1, 64, 4, 5)])
+def test_differential_attention_of_long_texts(
+    h: int, g: int, t: int, d: int, e: int, documents: bool, monkeypatch: pytest.MonkeyPatch, proof: Proof
+) -> None:
+    """The route that keeps no map, at lengths of a few blocks."""
+    monkeypatch.setattr(blocked, "LONGEST", 40)
+    q, k = random(2, 2 * h, t, d), random(2, 2 * g, t, d, seed=1)
+    v, lam = random(2, g, t, e, seed=2), random(seed=3)
+    ids = (torch.arange(t) * torch.tensor([[3], [5]]) // t) if documents else None
+    ours = differential_attention(q, k, v, lam, SCALE, None, True, ids)
+    inputs = (q, k, v, lam)
+    expected = differential_attention_reference(*inputs, SCALE, None, True, ids)
+    weights = torch.randn(ours.shape, dtype=ours.dtype)
+    slopes = list(zip(*(torch.autograd.grad(y, inputs, weights) for y in (ours, expected)), strict=True))
+    for one, other in [(ours, expected), *slopes]:
+        torch.testing.assert_close(one, other)
+    proof(
+        "differential attention, no map kept",
+        "both maps written out",
+        values=(ours - expected).abs().max().item(),
+        gradients=max((one - other).abs().max().item() for one, other in slopes),
+    )
+
+
+def test_long_differential_attention_keeps_no_map() -> None:
+    """What the backward pass is given grows with the length, not with its square."""
+    held = []
+    for t in (600, 1200):
+        q, k, v = random(1, 4, t, 4), random(1, 4, t, 4, seed=1), random(1, 2, t, 8, seed=2)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            differential_attention(q, k, v, random(seed=3), SCALE, None, True)
+        held.append(sum(sizes))
+    assert held[1] < 2 * held[0] + 1
+    assert max(sizes) <= 2 * q.numel()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_differential_documents_are_masks(training: bool) -> None:
+    q, k, v = random(2, 4, 40, 4), random(2, 4, 40, 4, seed=1), random(2, 2, 40, 8, seed=2)
+    lam, ids = torch.tensor(0.3, dtype=torch.float64), torch.tensor([[0] * 11 + [1] * 29, [0] * 30 + [1] * 10])
+    own = (ids[:, :, None] == ids[:, None, :]).unsqueeze(1)
+    with torch.set_grad_enabled(training):
+        found = [
+            differential_attention(q, k, v, lam, SCALE, mask, True, documents)
+            for mask, documents in ((own, None), (None, ids), (own, ids))
+        ]
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(
+    ("h", "g", "t", "d", "e"), [(2, 2, 5, 16, 32), (4, 2, 130, 24, 48), (3, 1, 257, 64, 128), (1, 1, 100, 128, 256)]
+)
+def test_differential_attention_on_the_gpu(
+    h: int, g: int, t: int, d: int, e: int, documents: bool, dtype: torch.dtype
+) -> None:
+    """The fused kernel against both maps written out in float64."""
+    wide = (random(2, 2 * h, t, d), random(2, 2 * g, t, d, seed=1), random(2, g, t, e, seed=2), random(seed=3))
+    wide = tuple(x.detach().cuda().requires_grad_() for x in wide)
+    narrow = tuple(x.detach().to(dtype if x.dim() else torch.float32).requires_grad_() for x in wide)
+    ids = (torch.arange(t) * torch.tensor([[3], [5]]) // t).cuda() if documents else None
+    ours = differential_attention(*narrow, d**-0.5, None, True, ids)
+    expected = differential_attention_reference(*wide, d**-0.5, None, True, ids)
+    weights = torch.randn_like(expected)
+    slopes = torch.autograd.grad(ours, narrow, weights.to(dtype))
+    tolerance = 1e-4 if dtype == torch.float32 else 4e-2
+    for one, other in [(ours, expected), *zip(slopes, torch.autograd.grad(expected, wide, weights), strict=True)]:
+        assert (one.double() - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)

@@ -2,7 +2,7 @@
 
 A block of queries multiplies only the keys up to its own end, so that almost half of the products of a full table are
 never made, and nothing is computed twice: torch's flash kernel forms every map again in its backward pass. Memory grows
-with the square of the length, hence `LONGEST`.
+with the square of the length, hence `LONGEST`. Kernels that form their maps again go by the same blocks at any length.
 
 Grouped heads: the n queries of a group become rows of one product, in the order t n (query position, then head).
 """
@@ -26,6 +26,15 @@ class Plan(NamedTuple):
     length: int
     mask: Tensor | None  # b g t n s, each axis but t and s possibly 1; True = attend
     slopes: Tensor | None = None  # g 1 n 1, of ALiBi
+    documents: Tensor | None = None  # b t; a token sees its own alone
+
+    def seen(self, start: int, end: int) -> Tensor | None:
+        """What the queries of a block may see of the keys up to its end, b g t n s; None is all up to themselves."""
+        mask = None if self.mask is None else self.mask[:, :, start:end, :, :end]
+        if self.documents is None:
+            return mask
+        own = (self.documents[:, start:end, None] == self.documents[:, None, :end])[:, None, :, None]
+        return own if mask is None else own & mask
 
 
 def applies(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
@@ -88,9 +97,9 @@ def block_weights(queries: Tensor, keys: Tensor, sizes: Plan, start: int, end: i
         distance = torch.arange(start, end)[:, None] - torch.arange(end)
         table.sub_(sizes.slopes.to(table.dtype) * distance[:, None])
     table[..., start:].add_(hidden.unsqueeze(1))
-    if sizes.mask is None:
+    seen = sizes.seen(start, end)
+    if seen is None:
         return torch.softmax(scores, -1, out=scores)
-    seen = sizes.mask[:, :, start:end, :, :end]
     table.masked_fill_(~seen, torch.finfo(scores.dtype).min)  # finite: a row that sees nothing must not become NaN
     torch.softmax(scores, -1, out=scores)
     table.mul_(seen)

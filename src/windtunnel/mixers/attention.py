@@ -149,23 +149,11 @@ def core_cost(
     attended, pair = mean_attended(length, window), 2.0 * heads * (key_width + value_width)
     widened = 2.0 * heads * max(key_width, value_width) * _mean_by_sdpa(length, window, biased)
     elementwise = (7.0 if biased else 5.0) * heads * attended
-    stored = stored_cost(heads, heads, key_width, value_width, length, window)
-    stored = stored and stored._replace(elementwise=elementwise)
-    return Cost("attention core", pair * attended, pair * length, 2 * widened, elementwise, widened, stored)
-
-
-def stored_cost(
-    maps: int, heads: int, key_width: int, value_width: int, length: int, window: int | None = None
-) -> Cost | None:
-    """Attention by blocks that keeps its maps: scores of `maps` heads, then the values of `heads`.
-
-    None where no kernel does that.
-    """
     computed = _mean_with_maps(length, window)
-    if computed is None:
-        return None
-    attended, pair = mean_attended(length, window), 2.0 * (maps * key_width + heads * value_width)
-    return Cost("attention core", pair * attended, pair * length, pair * computed, 5.0 * maps * attended)
+    stored = None
+    if computed is not None:
+        stored = Cost("attention core", pair * attended, pair * length, pair * computed, elementwise)
+    return Cost("attention core", pair * attended, pair * length, 2 * widened, elementwise, widened, stored)
 
 
 def _mean_by_sdpa(length: int, window: int | None, biased: bool) -> float:
@@ -185,8 +173,11 @@ def _mean_with_maps(length: int, window: int | None) -> float | None:
     """Mean number of keys that the kernels which keep maps multiply with a query; None where they do not apply."""
     if window is not None and window < length:
         return banded.kept_pairs(length, window) / length if window <= blocked.LONGEST else None
-    if length > blocked.LONGEST:
-        return None
+    return mean_by_blocks(length) if length <= blocked.LONGEST else None
+
+
+def mean_by_blocks(length: int) -> float:
+    """Mean number of keys that the kernels of kernels/blocked.py multiply with a query."""
     whole = blocked.Plan(batch=1, groups=1, repeats=1, length=length, mask=None)
     return sum((end - start) * end for start, end, _ in blocked.blocks(whole)) / length
 

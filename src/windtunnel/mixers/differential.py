@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from windtunnel.init import Linear
+from windtunnel.kernels.blocked import LONGEST
 from windtunnel.kernels.differential import differential_attention, differential_maps, differential_scores
 from windtunnel.layer import Context, Cost, Role, mean_attended
-from windtunnel.mixers.attention import core_cost, resolve_head_width, stored_cost
-from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
+from windtunnel.mixers.attention import core_cost, mean_by_blocks, resolve_head_width
+from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, Visible, merge_heads, split_heads
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
 
@@ -77,13 +78,14 @@ class DiffAttentionLayer(AttendingLayer):
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
-        past = state.extend(k, v, context) if state is not None else KeyValues(k, v)
-        seen = past.visible(context)
+        past = state.extend(k, v, context) if state is not None else None
+        seen = past.visible(context) if past is not None else Visible(k, v, mask=None, causal=True)
+        scale, lam = 1 / math.sqrt(self.head_width), self.current_lambda()
         mixed = differential_attention(
-            q, seen.keys, seen.values, self.current_lambda(), 1 / math.sqrt(self.head_width), seen.mask, seen.causal
+            q, seen.keys, seen.values, lam, scale, seen.mask, seen.causal, context.documents
         )  # b h t e
         normed = self.norm(mixed) * (1 - self.lambda_init)
-        return self.o(merge_heads(normed)), past if state is not None else None
+        return self.o(merge_heads(normed)), past
 
     def queries_and_keys(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Of every sub-head, [b 2h t k] and [b 2g t k], positions applied."""
@@ -120,15 +122,20 @@ class DiffAttentionLayer(AttendingLayer):
     def _core(self, length: int) -> Cost:
         """Two calls multiply each map with the values: 1.5 times the products of plain attention.
 
-        Stored maps are subtracted first, which costs what plain attention does.
+        By blocks on a CPU they are subtracted first, which costs what plain attention does; long ones are formed again.
         """
         calls = core_cost(2 * self.heads, self.head_width, self.value_width, length)
-        stored = stored_cost(2 * self.heads, self.heads, self.head_width, self.value_width, length)
-        subtracted = 2.0 * self.heads * mean_attended(length)
-        return calls._replace(
-            elementwise=calls.elementwise + 2.0 * self.heads * self.value_width,
-            stored=stored and stored._replace(elementwise=stored.elementwise + subtracted),
+        attended, computed = mean_attended(length), mean_by_blocks(length)
+        scores, values = 4.0 * self.heads * self.head_width, 2.0 * self.heads * self.value_width
+        by_blocks = Cost(
+            "attention core",
+            model=(scores + values) * attended,
+            dense=(scores + values) * length,
+            hardware=(scores + values) * computed,
+            elementwise=12.0 * self.heads * attended,
+            recomputed=scores * computed if length > LONGEST else 0.0,
         )
+        return calls._replace(elementwise=calls.elementwise + values, stored=by_blocks)
 
     def state_bytes(self, length: int, element: int = 4) -> int:
         return length * self.kv_heads * (2 * self.head_width + self.value_width) * element
