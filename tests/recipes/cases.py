@@ -22,6 +22,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt3-no-positions": ("gpt3", {"positions": "none"}),
     "gpt_neo-axial-pattern": ("gpt_neo", {"attention": "none,local,global", "axial": True, "rows": 32}),
     "gpt_neo-doubled": ("gpt_neo", {"attention": "global, none", "doubled": True, "heads": 2, "hidden": 50}),
+    "gpt_neo-linear": ("gpt_neo", {"attention": "global,linear", "heads": 2}),
+    "gpt_neo-experts": ("gpt_neo", {"experts": 4, "expert_hidden": 24, "every": 2}),
     "gpt_j-wide-rotary": ("gpt_j", {"heads": 2, "rotary_width": 32, "hidden": 50}),
     "mpt_alibi-grouped-window": ("mpt_alibi", {"heads": 6, "kv_heads": 3, "width": 48, "window": 9}),
     "mpt_alibi-no-positions": ("mpt_alibi", {"alibi": False}),

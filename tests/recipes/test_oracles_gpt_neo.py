@@ -16,6 +16,7 @@ from tests.recipes.oracle import Weights, agree, decode_alike, renamed
 from windtunnel.errors import InputError
 from windtunnel.layer import Context
 from windtunnel.mixers import Attention
+from windtunnel.mlps import Experts, GShard
 from windtunnel.model import LanguageModel
 
 NAMES = {"transformer.wte.weight": "embedding.weight"}
@@ -134,6 +135,34 @@ def test_a_window_as_wide_as_the_text_is_global() -> None:
     assert torch.equal(wt.build(local)(tokens).logits, wt.build(whole)(tokens).logits)
 
 
+def test_a_linear_layer_is_the_first_code_bases(proof: Proof) -> None:
+    """Its equations, one token at a time: softmax over the features of q, exp of k, 1e-6 beside the sum of keys."""
+    mixer = model_of("gpt_neo-linear", dtype=torch.float64).blocks["1"].mixer
+    x = torch.randn(2, 19, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    q, k, v = (linear(x).view(2, 19, 2, 32) for linear in (mixer.q, mixer.k, mixer.v))
+    sums, mass = torch.zeros(2, 2, 32, 32, dtype=torch.float64), torch.full((2, 2, 32), 1e-6, dtype=torch.float64)
+    found = []
+    for query, key, value in zip(q.softmax(-1).unbind(1), k.exp().unbind(1), v.unbind(1), strict=True):
+        sums, mass = sums + key[..., None] * value[:, :, None], mass + key
+        found.append((query[..., None] * sums).sum(2) / (query * mass).sum(-1, keepdim=True))
+    expected = mixer.o(torch.stack(found, 1).flatten(2))
+    error = ((mixer(x, Context(torch.arange(19)))[0] - expected).abs().max() / expected.abs().max()).item()
+    assert error < 3e-6  # their 1e-6
+    proof("gpt_neo", "linear layers: mesh-tensorflow's equations by a loop", values=error)
+
+
+def test_experts_take_the_place_of_every_second_mlp() -> None:
+    spec = spec_of("gpt_neo", layers=5, experts=16, every=2)
+    kinds = [type(block.mlp).__name__ for block in spec.blocks]
+    assert kinds == ["Dense", "Experts", "Dense", "Experts", "Dense"]
+    sparse = spec.blocks[1].mlp
+    assert isinstance(sparse, Experts)
+    assert (sparse.hidden, sparse.active, sparse.activation, sparse.gated) == (4096, 2, "relu", False)
+    assert sparse.router == GShard(
+        capacity=1.25, group=1024, second="random", threshold=0.2, mesh=True, balance=1e-2, z_loss=0.0
+    )
+
+
 def test_initial_values_are_the_first_code_bases() -> None:
     width, heads, layers = 128, 4, 3
     model = wt.build(wt.recipes.get("gpt_neo")(width=width, heads=heads, layers=layers, vocab=999, context=512))
@@ -166,6 +195,8 @@ def test_initial_scores_are_of_size_one() -> None:
         ({"axial": True, "rows": 7}, r"rows: 7 does not divide the context of 96"),
         ({"axial": True, "rows": 0}, r"rows.*at least 1"),
         ({"window": 0}, r"window must be positive"),
+        ({"experts": 0}, r"experts.*at least 1"),
+        ({"experts": 4, "every": 0}, r"every.*at least 1"),
     ],
 )
 def test_refusals(settings: dict[str, Any], words: str) -> None:

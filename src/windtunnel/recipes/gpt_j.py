@@ -6,10 +6,21 @@ from windtunnel.mlps import Dense
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import LayerNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Sizes, Training, heads_for, recipe
+from windtunnel.recipes.sizing import Paper, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import Parallel
 
 TRAINING = Training(learning_rate=1.2e-2)
+PAPER = Paper(
+    {
+        "schedule": "cosine",
+        "floor": 0.1,
+        "warmup": 3000 / 383_500,
+        "flat": 80_500 / 383_500,
+        "betas": (0.9, 0.999),
+        "z_loss": 1e-4,
+    },
+    why="its configuration, as shares of 383 500 steps; its z-loss leaves the largest logit out",
+)
 
 # The tokenizer has 50,257 tokens; the rest pads the table to 8 shards. The authors' 6,053,381,344 parameters are these
 # 6,050,882,784 with what their 8 shards hold in copies.

@@ -17,7 +17,19 @@ Built = TypeVar("Built", bound=Model)
 
 DEFAULTS: Settings = {"vocab": 1024, "layers": 6, "width": 256, "context": 256}
 _OPTIONAL = inspect.Parameter("size", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
-_COUNTS = ("vocab", "layers", "width", "context", "heads", "kv_heads", "hidden", "head_width", "rows")
+_COUNTS = (
+    "vocab",
+    "layers",
+    "width",
+    "context",
+    "heads",
+    "kv_heads",
+    "hidden",
+    "head_width",
+    "rows",
+    "experts",
+    "every",
+)
 
 
 @dataclass(frozen=True)
