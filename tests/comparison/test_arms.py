@@ -5,7 +5,7 @@ import pytest
 from windtunnel.comparison.arms import build_arms, parse_arm
 from windtunnel.comparison.presets import preset
 from windtunnel.errors import InputError
-from windtunnel.ledger import n_body
+from windtunnel.ledger import n_body, n_body_active
 
 QUICK = preset("quick", "cpu")
 
@@ -95,3 +95,19 @@ def test_a_second_knob_gives_each_turned_variant_a_twin_of_another_width():
     assert twin.spec.width != 64
     assert abs(twin.matching.gap) <= 0.01
     assert [arm.label for arm in arms if arm.twin_of] == ["palm-by-width"]  # diff_transformer had nothing to turn
+
+
+@pytest.mark.parametrize("arm", ["mixtral", "switch", "gshard", "sparsely_gated_moe", "router_first"])
+def test_experts_are_matched_by_what_a_token_meets(arm):
+    arms, _ = build("llama", arm)
+    target, ours = n_body(arms[0].spec), arms[1]
+    assert ours.matching.n_body == n_body_active(ours.spec)
+    assert abs(ours.matching.n_body / target - 1) <= 0.01
+    assert ours.matching.knob in ("none", "hidden")
+    assert n_body(ours.spec) > 1.3 * target
+
+
+def test_experts_against_experts_are_matched_too():
+    arms, _ = build("eight=mixtral", "sixteen=mixtral:experts=16", baseline="eight")
+    assert n_body_active(arms[1].spec) == pytest.approx(n_body_active(arms[0].spec), rel=0.01)
+    assert n_body(arms[1].spec) > 1.5 * n_body(arms[0].spec)

@@ -22,7 +22,7 @@ def counts(recipe: str, **given: object) -> Parameters:
 def test_untied_tables_count_apart() -> None:
     body = L * (4 * D * D + 3 * D * F + 2 * D) + D
     matrices = L * (4 * D * D + 3 * D * F) + V * D
-    assert counts("llama") == Parameters(2 * V * D + body, V * D, V * D, body, matrices, matrices)
+    assert counts("llama") == Parameters(2 * V * D + body, V * D, V * D, body, matrices, matrices, body)
 
 
 def test_a_tied_table_is_an_input_table_that_is_also_multiplied() -> None:
@@ -57,6 +57,7 @@ def test_experts_that_a_token_does_not_meet_are_not_active() -> None:
 
     found = count(HalfIdle())
     assert (found.n_total, found.n_active) == (40, found.n_matmul - 12)
+    assert found.n_body_active == found.n_body - 12
 
 
 def test_designs_that_are_known_to_match() -> None:

@@ -28,6 +28,7 @@ Takes some minutes, and a machine that does nothing else.
 
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
+    "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
     "window": "Sliding windows against full attention, forward and backward.",
 }
 

@@ -28,6 +28,7 @@ _COUNTS = {
     "n_body": "without the tables",
     "n_matmul": "multiplied for each token, output table included",
     "n_active": "of those, used by one token",
+    "n_body_active": "without the tables, used by one token",
 }
 
 

@@ -64,6 +64,7 @@ def arm_entry(
         "recipe": arm.recipe,
         "paper": recipes.entry(arm.recipe).paper if ":" not in arm.recipe else "",
         "n_body": counted.parameters.n_body,
+        "n_body_active": counted.parameters.n_body_active,
         "param_gap": arm.matching.gap,
         "params": counted.parameters._asdict(),
         "flops_per_token": counted.training.model,

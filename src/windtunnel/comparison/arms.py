@@ -1,7 +1,7 @@
 """Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,8 @@ from windtunnel import recipes
 from windtunnel.comparison.matching import Match, Shape, match, match_by_width
 from windtunnel.comparison.presets import Preset
 from windtunnel.errors import InputError
-from windtunnel.ledger import n_body
+from windtunnel.ledger import n_body_active
+from windtunnel.mlps import MLP
 from windtunnel.recipes.sizing import Training
 from windtunnel.root import Model
 from windtunnel.spec import Spec, fields
@@ -87,7 +88,7 @@ def build_arms(
     lattice: int,
     allow_gap: bool,
 ) -> tuple[list[Arm], str]:
-    """All arms, variants matched to the baseline's body parameters, and the baseline's label.
+    """All arms, variants matched to the baseline's active body parameters, and the baseline's label.
 
     The baseline is the arm of that label, else `llama` if present, else the first.
     """
@@ -119,20 +120,20 @@ def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
     architecture, controls = _split(request)
     settings = {**sizes, **architecture}
     spec = _spec(request, settings)
-    own = Match(_shape(spec).settings(), n_body(spec), 0.0, "none", 0)
+    own = Match(_shape(spec).settings(), n_body_active(spec), 0.0, "none", 0)
     return Arm(request.label, request.recipe, spec, recipes.training(request.recipe), own, settings, **controls)
 
 
 def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, lattice: int, allow_gap: bool) -> Arm:
     arm = _unmatched(request, sizes)
-    target = n_body(reference.spec)
+    target = n_body_active(reference.spec)
     if {"hidden", "width", "layers"} & {*request.settings}:  # sizes that the user chose are not turned
-        gap = n_body(arm.spec) / target - 1
-        own = Match(_shape(arm.spec).settings(), n_body(arm.spec), gap, "given", 0)
+        gap = n_body_active(arm.spec) / target - 1
+        own = Match(_shape(arm.spec).settings(), n_body_active(arm.spec), gap, "given", 0)
         if abs(gap) > 0.02 and not allow_gap:
             raise InputError(
-                f"arm {arm.label!r}: its sizes give {own.n_body:,} body parameters, {100 * gap:+.1f} % from the "
-                f"baseline's {target:,}; leave hidden, width and layers to the matching, or pass --allow-param-gap"
+                f"arm {arm.label!r}: its sizes give {own.n_body:,} active body parameters, {100 * gap:+.1f} % from "
+                f"the baseline's {target:,}; leave hidden, width and layers to the matching, or pass --allow-param-gap"
             )
         return _replace(arm, matching=own)
     found = match(
@@ -150,7 +151,7 @@ def _twin(
     if arms[request.label].matching.knob != "hidden" or arms[request.label].control:
         return None
     arm = _unmatched(request, sizes)
-    count, target = _counter(request.recipe, arm.settings), n_body(reference.spec)
+    count, target = _counter(request.recipe, arm.settings), n_body_active(reference.spec)
     found = match_by_width(count, _shape(arm.spec), target, lattice=lattice)
     settings = {**arm.settings, **_turned(found, arm)}
     label = f"{request.label}-by-width"
@@ -176,7 +177,7 @@ def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
     before = _shape(recipes.build(recipe, **settings)).settings()
 
     def count(sizes: dict[str, int]) -> int:
-        return n_body(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
+        return n_body_active(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
 
     return count
 
@@ -187,7 +188,16 @@ def _shape(spec: Model) -> Shape:
     period = next((p for p in range(1, len(layers)) if layers[p:] == layers[:-p]), 1)
     heads, hidden = _first(layers, "heads"), _first(layers, "hidden")
     heads = heads or max(1, spec.width // 8)  # without heads the width moves by 8
-    return Shape(width=spec.width, layers=len(layers), heads=heads, hidden=hidden or 0, period=period)
+    active = next((part.active for part in _parts(layers) if isinstance(part, MLP)), 1)
+    return Shape(width=spec.width, layers=len(layers), heads=heads, hidden=hidden or 0, period=period, active=active)
+
+
+def _parts(specs: Iterable[Any]) -> Iterator[Spec]:
+    """Every part of a tree of parts, from above."""
+    for spec in specs:
+        if isinstance(spec, Spec):
+            yield spec
+            yield from _parts(value for _, value in fields(spec))
 
 
 def _first(specs: Iterable[Any], name: str) -> int | None:

@@ -37,7 +37,7 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> l
             f"seed 0, {design.tuning_fraction:g} D",
         ),
         ("numeric policy", "float32 weights and optimiser state in every arm", f"{study.dtype} on {study.device}"),
-        ("parameters", "body parameters matched to the baseline", _gaps(study)),
+        ("parameters", "active body parameters matched to the baseline", _gaps(study)),
     ]
     return [{"what": what, "rule": rule, "evidence": evidence} for what, rule, evidence in rows]
 

@@ -28,6 +28,7 @@ class Shape:
     heads: int
     hidden: int
     period: int = 1
+    active: int = 1
 
     def settings(self) -> dict[str, int]:
         """The keywords that a recipe takes."""
@@ -55,7 +56,11 @@ class Inner:
 
 @dataclass(frozen=True)
 class Match:
-    """What the variant is built with. gap = n_body / target - 1; `warning` is empty within 1 %."""
+    """What the variant is built with. n_body: the matched count; gap = n_body / target - 1.
+
+    The count is of body parameters that a token meets: all of them where there are no experts. `warning` is empty
+    within 1 %.
+    """
 
     settings: dict[str, int]
     n_body: int
@@ -188,7 +193,8 @@ class _Search:
         return max(1, -(-int(DEPTHS[0] * width) // head)), int(DEPTHS[1] * width) // head
 
     def _hidden_at(self, shape: Shape, step: int, knob: str, registered: float) -> list[_Candidate]:
-        low, high = -(-int(RATIOS[0] * shape.width) // step), int(RATIOS[1] * shape.width) // step
+        narrow, wide = (int(ratio * shape.width / shape.active) for ratio in RATIOS)  # of all that a token meets
+        low, high = -(-narrow // step), wide // step
         found = self._around(lambda value: replace(shape, hidden=value).settings(), step, low, high, knob, 0.0)
         if not registered:
             return found

@@ -2,7 +2,7 @@
 
 from windtunnel.ledger.memory import Memory, crossover, memory
 from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
-from windtunnel.ledger.parameters import Parameters, count, n_body
+from windtunnel.ledger.parameters import Parameters, count, n_body, n_body_active
 
 __all__ = [
     "Ledger",
@@ -17,4 +17,5 @@ __all__ = [
     "ledger",
     "memory",
     "n_body",
+    "n_body_active",
 ]

@@ -1,4 +1,4 @@
-"""Six counts of parameters, because a bare N means nothing: fitted exponents differ two-fold between conventions."""
+"""Seven counts of parameters, because a bare N means nothing: fitted exponents differ two-fold between conventions."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Parameters(NamedTuple):
     """n_total: all. n_emb: input tables (tokens, additive positions). n_unemb: the output table, 0 where it is tied.
 
     n_body: n_total - n_emb - n_unemb. n_matmul: weights multiplied for each token, the output table included, tied or
-    not. n_active: n_matmul with only the experts that a token is routed to.
+    not. n_active: n_matmul with only the experts that a token is routed to; n_body_active: n_body with only those.
     """
 
     n_total: int
@@ -26,10 +26,11 @@ class Parameters(NamedTuple):
     n_body: int
     n_matmul: int
     n_active: int
+    n_body_active: int
 
 
 def count(model: nn.Module) -> Parameters:
-    """The six counts of a built model; its device does not matter."""
+    """The seven counts of a built model; its device does not matter."""
     kinds = {name: role.kind for name, role in roles(model).items()}
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     total = sum(sizes.values())
@@ -43,14 +44,22 @@ def count(model: nn.Module) -> Parameters:
     if not head:
         matrices += _tied_table(model)
     idle = sum(module.idle_parameters() for module in model.modules() if isinstance(module, Layer))
-    return Parameters(total, tables, head, total - tables - head, matrices, matrices - idle)
+    body = total - tables - head
+    return Parameters(total, tables, head, body, matrices, matrices - idle, body - idle)
 
 
 @lru_cache(maxsize=4096)
 def n_body(spec: Model) -> int:
-    """Parameters without the input and output tables: what a comparison holds equal."""
+    """Parameters without the input and output tables."""
     with torch.device("meta"):
         return count(spec.build()).n_body
+
+
+@lru_cache(maxsize=4096)
+def n_body_active(spec: Model) -> int:
+    """Those of them that a token meets: what a comparison holds equal. All of them in a model without experts."""
+    with torch.device("meta"):
+        return count(spec.build()).n_body_active
 
 
 def _tied_table(model: nn.Module) -> int:

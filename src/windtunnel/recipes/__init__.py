@@ -159,28 +159,28 @@ _ENTRIES = (
         "Sparsely-gated mixture of experts",
         "Shazeer et al. 2017, arXiv 1701.06538",
         "noisy top-k gating of ReLU experts, importance and load losses, otherwise the baseline",
-        (),
+        ("tiny",),
     ),
     Entry(
         "switch",
         "Switch Transformer",
         "Fedus et al. 2021, arXiv 2101.03961",
         "one ReLU expert a token in every second block, capacity and jitter in training, smaller initial values",
-        (),
+        ("tiny",),
     ),
     Entry(
         "gshard",
         "GShard's experts (and GPT-Neo's)",
         "Lepikhin et al. 2020, arXiv 2006.16668",
         "two ReLU experts a token in every second block, capacity by groups in training, random second choice",
-        (),
+        ("tiny",),
     ),
     Entry(
         "mixtral",
         "Mixtral",
         "Jiang et al. 2024, arXiv 2401.04088",
         "dropless top-2 of 8 SwiGLU experts in every block, otherwise the baseline",
-        ("8x7b", "8x22b"),
+        ("8x7b", "8x22b", "tiny"),
     ),
     Entry(
         "gpt4_rumour",
@@ -194,7 +194,7 @@ _ENTRIES = (
         "Router before attention (an experiment)",
         "none: an open question",
         "dropless top-2 experts chosen from the block's input: early, late, parallel or by hash",
-        (),
+        ("tiny",),
     ),
     # axial
 )

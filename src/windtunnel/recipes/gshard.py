@@ -9,7 +9,8 @@ from windtunnel.recipes.sizing import Sizes, Training, recipe
 
 TRAINING = Training(learning_rate=1.2e-2)
 
-SIZES: Sizes = {}  # the paper's models are encoders and decoders
+# No published size is a decoder alone: the paper's models are encoders and decoders.
+SIZES: Sizes = {"tiny": {"layers": 4, "width": 128, "heads": 4, "vocab": 1024, "context": 512, "hidden": 512}}
 
 
 @recipe(SIZES)

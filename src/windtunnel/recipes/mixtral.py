@@ -11,6 +11,7 @@ _COMMON: Settings = {"kv_heads": 8, "vocab": 32_000, "theta": 1e6, "eps": 1e-5}
 SIZES: Sizes = {
     "8x7b": {"layers": 32, "width": 4096, "heads": 32, "hidden": 14_336, "context": 32_768, **_COMMON},
     "8x22b": {"layers": 56, "width": 6144, "heads": 48, "hidden": 16_384, "context": 65_536, **_COMMON},
+    "tiny": {"layers": 4, "width": 128, "heads": 4, "kv_heads": 2, "hidden": 256, "vocab": 1024, "context": 512},
 }
 
 

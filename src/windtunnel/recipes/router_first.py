@@ -11,7 +11,7 @@ from windtunnel.residuals import Parallel, PreNorm, RouteFirst
 
 TRAINING = Training(learning_rate=1.2e-2)
 
-SIZES: Sizes = {}
+SIZES: Sizes = {"tiny": {"layers": 4, "width": 128, "heads": 4, "vocab": 1024, "context": 512, "hidden": 256}}
 _NORM = RMSNorm()
 _RESIDUALS = {
     "early": RouteFirst(norm=_NORM),

@@ -7,7 +7,8 @@ from windtunnel.recipes.sizing import Sizes, Training, recipe
 
 TRAINING = Training(learning_rate=1.2e-2)
 
-SIZES: Sizes = {}  # the paper's layer stands between LSTMs
+# No published size is a decoder alone: the paper's layer stands between LSTMs.
+SIZES: Sizes = {"tiny": {"layers": 4, "width": 128, "heads": 4, "vocab": 1024, "context": 512, "hidden": 128}}
 
 
 @recipe(SIZES)

@@ -158,15 +158,18 @@ def _parameters(study: Study) -> Table:
     rows = []
     for arm in study.arms:
         body = arm.number("n_body") or arm.number("params", "n_body")
-        counts = [arm.number("params", f"n_{kind}") for kind in ("total", "emb", "unemb", "matmul", "active")]
+        counts = [
+            arm.number("params", f"n_{kind}") for kind in ("total", "emb", "unemb", "matmul", "active", "body_active")
+        ]
+        counts[-1] = counts[-1] or body  # results written before experts were counted
         every = [counts[0], body, *counts[1:]]
         rows.append((arm.name, figures.gap(arm.number("param_gap")), *(figures.exact(count) for count in every)))
-    columns = ("arm", "gap", "all", "body", "embedding", "unembedding", "matmul", "active")
+    columns = ("arm", "gap", "all", "body", "embedding", "unembedding", "matmul", "active", "active body")
     note = (
-        "Arms are matched on body parameters. Matmul: multiplied for each token, the head included; active: of "
-        "these, with routed experts only."
+        "Arms are matched on the active body: body parameters that a token meets, all of them where there are no "
+        "experts. Matmul: multiplied for each token, the head included; active: of these, with routed experts only."
     )
-    return Table(caption="Parameters, six counts", columns=columns, rows=rows, numeric=range(1, 8), note=note)
+    return Table(caption="Parameters, seven counts", columns=columns, rows=rows, numeric=range(1, 9), note=note)
 
 
 def _flops(study: Study) -> Table:

@@ -34,7 +34,8 @@ _WORDS = (
     ),
     (
         "body parameters",
-        "All parameters but the input and output tables. Arms are matched on these.",
+        "All parameters but the input and output tables. Arms are matched on these; where there are experts, on those "
+        "that a token meets (“120k of 400k”).",
     ),
     (
         "wins, loses",

@@ -87,7 +87,10 @@ def _narrow(study: Study) -> list[Table]:
 
 
 def _arm_cells(arm: Arm, between: str) -> list[str]:
-    body = figures.counted(arm.number("n_body"))
+    whole, active = arm.number("n_body"), arm.number("n_body_active")
+    body = figures.counted(whole)
+    if active is not None and active != whole:
+        body = f"{figures.counted(active)} of {body}"
     gap = arm.number("param_gap")
     size = body if arm.is_baseline or gap is None else f"{body}{between}({figures.gap(gap)})"
     bits = figures.fixed(arm.number("bits_per_byte"))
