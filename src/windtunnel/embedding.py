@@ -30,10 +30,13 @@ class EmbeddingLayer(Layer):
         self.positions = spec.positions.build(width) if spec.positions is not None else None
 
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
-        x = F.embedding(tokens, self.weight)
-        if self.scale != 1.0:
-            x = x * self.scale
+        x = self.vectors(tokens)
         return x if self.positions is None else x + self.positions(context, x)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The scaled vectors of tokens [b t], without positions."""
+        x = F.embedding(tokens, self.weight)
+        return x * self.scale if self.scale != 1.0 else x
 
     def costs(self, length: int) -> list[Cost]:
         return [Cost("embedding", elementwise=self.width)]

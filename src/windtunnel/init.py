@@ -70,6 +70,23 @@ class FanIn(Initial):
         return 1 / (math.sqrt(role.fan_in) * depth)
 
 
+class NearlyNothing(Initial):
+    """N(0, 1/fan-in), but variances of `share`/fan-in for matrices that write to the stream and for the unembedding.
+
+    Blocks begin as the identity and the logits as zeros (Ho et al. 2019, the authors' code). Tables of tokens are
+    N(0, (embedding)²/width).
+    """
+
+    embedding: float = 5.0
+    share: float = 1e-10
+
+    def deviation(self, role: Role, layers: int) -> float:
+        if role.kind == "embedding":
+            return self.embedding / math.sqrt(role.fan_in)
+        share = self.share if role.kind in ("writes", "unembedding") else 1.0
+        return math.sqrt(share / role.fan_in)
+
+
 class FanInUniform(Initial):
     """U(±1/sqrt(fan-in)) for matrices, which is `torch.nn.Linear`'s own, and N(0, embedding) for tables.
 

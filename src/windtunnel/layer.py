@@ -58,6 +58,12 @@ class Cost(NamedTuple):
     stored: "Cost | None" = None
     training: float = 0.0
 
+    def times(self, share: float) -> "Cost":
+        """The same mechanism for a share of the tokens."""
+        model, dense, hardware, elementwise, recomputed = (share * each for each in self[1:6])
+        stored = self.stored.times(share) if self.stored is not None else None
+        return Cost(self.mechanism, model, dense, hardware, elementwise, recomputed, stored)
+
     @classmethod
     def matmul(cls, mechanism: str, operations: float, elementwise: float = 0.0) -> "Cost":
         """A product whose three counts agree."""

@@ -71,6 +71,10 @@ class LanguageModel(Model):
     def validate(self) -> None:
         super().validate()
         self.require(len(self.blocks) > 0, "blocks must not be empty")
+        self.require(
+            all(block.mixer.causal for block in self.blocks),
+            "mixers must be causal: a token would see what it predicts",
+        )
         kinds = {block.residual.normalized for block in self.blocks}
         self.require(len(kinds) == 1, "normalised and ordinary blocks cannot share one residual stream")
 

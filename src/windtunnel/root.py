@@ -86,6 +86,11 @@ class Model(Spec):
         """Number of layers, which scaled initial values depend on."""
         return len(self.layers)
 
+    @property
+    def packs_documents(self) -> bool:
+        """Whether several documents can lie in one row without seeing each other."""
+        return True
+
     def build(self) -> "ModelLayer":
         """An uninitialised module on the current default device (the meta device costs no memory)."""
         raise NotImplementedError
@@ -214,14 +219,16 @@ class ModelLayer(Layer):
                         weight = module.get_parameter(name)
                         weight.copy_(F.normalize(weight.to(working_dtype(weight)), dim=axis))
 
-    @staticmethod
     def context_of(
+        self,
         tokens: Tensor,
         state: "ModelState | None" = None,
         documents: Tensor | None = None,
         seed: int | None = None,
     ) -> Context:
         """What the layers share in a call with these tokens [b t]."""
+        if documents is not None and not self.spec.packs_documents:
+            raise InputError(f"documents: {self.spec.kind} reads one document a row; leave the documents out")
         first = state.position if state is not None else 0
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         if isinstance(first, int):

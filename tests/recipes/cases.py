@@ -54,6 +54,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "efficient_attention-without-positions": ("efficient_attention", {"positions": False}),
     "efficient_attention-scaling": ("efficient_attention", {"normalisation": "scaling", "positions": False}),
     "efficient_attention-elu": ("efficient_attention", {"normalisation": "kernel", "features": "elu", "heads": 2}),
+    "axial_image-part-of-a-row": ("axial_image", {"rows": 14, "columns": 7, "nearly_nothing": False, "layers": 4}),
+    "axial_image-without-upper": ("axial_image", {"outer": 0, "positions": False, "rows": 12, "columns": 9}),
     "efficient_attention-hybrid": ("efficient_attention", {"normalisation": "kernel", "hybrid": True}),
     "sparsely_gated_moe-all-chosen": ("sparsely_gated_moe", {"experts": 3, "choices": 3, "hidden": 21}),
     "switch-every-block": ("switch", {"every": 1, "experts": 5, "hidden": 33, "capacity": 0.5}),

@@ -29,20 +29,22 @@ HALF = 0.05  # bfloat16 keeps 8 bits; relative to the spread of the logits, root
 every_case = pytest.mark.parametrize("case", CASES)
 every_recipe = pytest.mark.parametrize("recipe", wt.recipes.names())
 CHUNKS = (1, 5, 1, 7, 13, 2, 11)
+PACKING = [case for case in CASES if spec_of(case).packs_documents]
+every_packing_case = pytest.mark.parametrize("case", PACKING)
 TWO_DOCUMENTS = torch.tensor([[0] * 11 + [1] * 29, [0] * 30 + [1] * 10])
 
 
 def equal(case: str, left: Tensor, right: Tensor) -> bool:
     """Bit for bit; but rows that share an expert's product change in number with the routes of others, and so does its
     rounding, which float64 shows to be no more than that."""
-    if any(isinstance(block.mlp, Experts) for block in spec_of(case).blocks):
+    if any(isinstance(block.mlp, Experts) for block in spec_of(case).layers):
         return left.dtype == torch.float64 and bool(((left - right).abs() <= EXACT).all())
     return torch.equal(left, right)
 
 
 def exact(case: str) -> torch.dtype:
     """The precision in which `equal` compares."""
-    return torch.float64 if any(isinstance(block.mlp, Experts) for block in spec_of(case).blocks) else torch.float32
+    return torch.float64 if any(isinstance(block.mlp, Experts) for block in spec_of(case).layers) else torch.float32
 
 
 def relative(case: str) -> bool:
@@ -91,7 +93,7 @@ def test_a_call_leaves_the_state_it_was_given_alone(case: str) -> None:
     assert torch.equal(first, model(tokens[:, 20:], state=state).logits)
 
 
-@every_case
+@every_packing_case
 @pytest.mark.parametrize("training", [False, True])
 def test_documents_do_not_leak(case: str, training: bool) -> None:
     model = model_of(case, dtype=exact(case))
@@ -105,7 +107,7 @@ def test_documents_do_not_leak(case: str, training: bool) -> None:
     assert not torch.equal(before[~second], after[~second])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if relative(case)])
+@pytest.mark.parametrize("case", [case for case in PACKING if relative(case)])
 @torch.no_grad()
 def test_a_document_after_another_is_as_alone(case: str) -> None:
     model = model_of(case, dtype=torch.float64)
@@ -121,7 +123,21 @@ def test_a_document_after_another_is_as_alone(case: str) -> None:
             torch.testing.assert_close(packed[row, own], alone, rtol=0, atol=EXACT)
 
 
-@every_case
+def documents_for(case: str) -> Tensor | None:
+    """Two documents a row, for models that keep them apart."""
+    return TWO_DOCUMENTS if case in PACKING else None
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in PACKING])
+def test_documents_that_cannot_be_kept_apart_are_refused(case: str) -> None:
+    model = model_of(case)
+    tokens = tokens_for(model.spec)
+    for call in (lambda: model(tokens, documents=TWO_DOCUMENTS), lambda: model.loss(tokens, tokens, TWO_DOCUMENTS)):
+        with pytest.raises(InputError, match=f"documents: {model.spec.kind} reads one document a row"):
+            call()
+
+
+@every_packing_case
 def test_documents_and_state_exclude_each_other(case: str) -> None:
     model = model_of(case)
     tokens = tokens_for(model.spec)
@@ -169,10 +185,10 @@ def test_logits_and_the_three_losses_agree(case: str) -> None:
     tokens = tokens_for(model.spec)
     targets = tokens.roll(-1, 1)
     targets[:, -1], targets[1, 5:9] = -1, -1
-    logits = model(tokens, documents=TWO_DOCUMENTS).logits
+    logits = model(tokens, documents=documents_for(case)).logits
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none").view_as(targets)
-    each = model.token_losses(tokens, targets, documents=TWO_DOCUMENTS)
-    loss = model.loss(tokens, targets, documents=TWO_DOCUMENTS)
+    each = model.token_losses(tokens, targets, documents=documents_for(case))
+    loss = model.loss(tokens, targets, documents=documents_for(case))
     counted = targets >= 0
     torch.testing.assert_close(each, nats.detach(), rtol=SINGLE, atol=SINGLE)
     assert each.dtype == torch.float32
@@ -223,7 +239,7 @@ def test_initial_values_follow_the_table_of_roles(recipe: str) -> None:
             axis = 0 if role.kind == "writes" else 1
             torch.testing.assert_close(values.norm(dim=axis), torch.ones(values.shape[1 - axis]), rtol=0, atol=1e-6)
         else:
-            expected = role.deviation if role.deviation is not None else spec.initial.deviation(role, len(spec.blocks))
+            expected = role.deviation if role.deviation is not None else spec.initial.deviation(role, spec.depth)
             assert abs(values.mean()) < 5 * expected / math.sqrt(values.numel()), name
             assert values.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * values.numel())), name
 
@@ -283,7 +299,7 @@ def test_forward_leaves_modules_as_they_were(case: str) -> None:
     tokens = tokens_for(model.spec)
     before = _attributes(model)
     model(tokens)
-    model.loss(tokens, tokens, documents=TWO_DOCUMENTS)
+    model.loss(tokens, tokens, documents=documents_for(case))
     assert _attributes(model) == before
 
 

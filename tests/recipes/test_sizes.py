@@ -27,6 +27,7 @@ EXACT = {
     ("palm", "62b"): 62_495_662_080,
     ("palm", "540b"): 540_356_474_880,
     ("diff_transformer", "diffllama"): 1_204_885_504,  # transformers' default configuration
+    ("axial_image", "imagenet32"): 227_626_240,  # V d + 64 d + L (6 d² + 10 d) + 2 d + V (d + 1) for one channel
     ("efficient_attention", "tiny"): 2_964_480,  # GPT-3's count at this size: V d + T d + L (12 d² + 13 d) + 2 d
     ("griffin", "recurrentgemma-2b"): 2_682_862_080,  # as the authors' code makes them
     ("griffin", "recurrentgemma-9b"): 8_579_977_216,
@@ -213,7 +214,7 @@ def test_the_common_settings_are_keywords_of_every_recipe(recipe: str) -> None:
 def test_a_keyword_goes_before_the_named_size(recipe: str) -> None:
     size = next(iter(wt.recipes.entry(recipe).sizes), None)
     spec = wt.recipes.get(recipe)(size=size, layers=1, vocab=10, context=20)
-    assert (len(spec.blocks), spec.vocab, spec.context) == (1, 10, 20)
+    assert (spec.depth, spec.vocab, spec.context) == (1, 10, 20)
     assert spec.width == wt.recipes.get(recipe)(size=size).width
 
 
@@ -241,7 +242,7 @@ def test_any_size_works(
     assert out.state is not None
     assert out.state.position == length
     assert bool(model.loss(tokens, tokens).total.isfinite())
-    assert len(spec.blocks) == layers
+    assert spec.depth == layers
 
 
 @pytest.mark.parametrize("recipe", wt.recipes.names())

@@ -12,6 +12,7 @@ from windtunnel.mixers.mamba import Mamba
 from windtunnel.mixers.nothing import Nothing
 from windtunnel.mixers.recurrent import Recurrent
 from windtunnel.mixers.rg_lru import RGLRU
+from windtunnel.mixers.unmasked import UnmaskedAttention
 
 __all__ = [
     "H3",
@@ -28,4 +29,5 @@ __all__ = [
     "NormalizedAttention",
     "Nothing",
     "Recurrent",
+    "UnmaskedAttention",
 ]

@@ -12,6 +12,11 @@ from windtunnel.spec import Spec
 class Mixer(Spec):
     """A way of moving information along the sequence."""
 
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one."""
+        return True
+
     def build(self, width: int) -> "MixerLayer":
         """The module for a residual stream of `width` numbers."""
         raise NotImplementedError

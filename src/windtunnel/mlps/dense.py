@@ -3,6 +3,7 @@
 import math
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,13 +12,16 @@ from windtunnel.layer import Context, Cost, MLPLayer, MLPOutput
 from windtunnel.mlps.base import MLP
 from windtunnel.norms import Scale
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "gelu_sigmoid", "relu"]
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """The named non-linearity; "gelu_tanh" is the tanh approximation (GPT-2's "gelu_new")."""
+    """The named non-linearity; "gelu_tanh" is the tanh approximation (GPT-2's "gelu_new"), "gelu_sigmoid" the other of
+    Hendrycks and Gimpel 2016 (section 2), x sigmoid(1.702 x)."""
     if activation == "silu":
         return F.silu(x)
+    if activation == "gelu_sigmoid":
+        return x * torch.sigmoid(1.702 * x)
     if activation == "relu":
         return F.relu(x)
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")

@@ -197,6 +197,13 @@ _ENTRIES = (
         ("tiny",),
     ),
     # axial
+    Entry(
+        "axial_image",
+        "Axial Transformer",
+        "Ho et al. 2019, arXiv 1912.12180",
+        "a grid in raster order: unmasked rows and causal columns above, causal rows inside, shifts instead of masks",
+        ("imagenet32",),
+    ),
 )
 _TABLE = {entry.name: entry for entry in _ENTRIES}
 

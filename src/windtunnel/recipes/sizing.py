@@ -27,6 +27,7 @@ _COUNTS = (
     "hidden",
     "head_width",
     "rows",
+    "columns",
     "experts",
     "every",
 )

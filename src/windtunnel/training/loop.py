@@ -96,7 +96,9 @@ class Trainer:
         for first in range(0, size, rows):
             targets = batch.targets[first : first + rows]
             share = float((targets >= 0).sum()) / counted if counted else 1.0
-            documents = None if batch.documents is None else self._to_device(batch.documents[first : first + rows])
+            documents = None
+            if batch.documents is not None and self.model.spec.packs_documents:
+                documents = self._to_device(batch.documents[first : first + rows])
             with self.execution.autocast():
                 tokens = self._to_device(batch.tokens[first : first + rows])
                 seed = self._randomness(step, first // rows)
