@@ -1,5 +1,7 @@
 """The causal convolution against its equation and torch's Conv1d; past tokens, and documents."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,14 +31,16 @@ def documents_of(batch: int, length: int, seed: int = 0) -> Tensor:
     width=st.integers(1, 4),
     biased=st.booleans(),
     mode=st.sampled_from(["alone", "past", "documents"]),
+    by_hand=st.booleans(),
 )
 @settings(max_examples=40)
-def test_values_and_gradients(length: int, taps: int, width: int, biased: bool, mode: str) -> None:
+def test_values_and_gradients(length: int, taps: int, width: int, biased: bool, mode: str, by_hand: bool) -> None:
     x, weight, bias = random(2, length, width), random(width, taps, seed=1), random(width, seed=2) if biased else None
     past = random(2, taps - 1, width, seed=3) if mode == "past" else None
     documents = documents_of(2, length, seed=length) if mode == "documents" else None
     inputs = [tensor for tensor in (x, weight, bias, past) if tensor is not None and tensor.numel()]
-    ours = causal_conv(x, weight, bias, past, documents)
+    with patch("windtunnel.kernels.causal_conv.by_hand", lambda x: by_hand):
+        ours = causal_conv(x, weight, bias, past, documents)
     reference = causal_conv_reference(x, weight, bias, past, documents)
     torch.testing.assert_close(ours, reference, rtol=0, atol=EXACT)
     weights = random(*ours.shape, seed=4).detach()

@@ -4,9 +4,14 @@ The last tap multiplies the current token. Tokens before the first are `past`, o
 document starts between the token that it reads and the current one.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from windtunnel.kernels.routing import by_hand
 
 
 def causal_conv_reference(
@@ -46,19 +51,64 @@ def causal_conv(
     """
     if past is not None and documents is not None:
         raise ValueError("causal_conv: past and documents exclude each other")
-    taps = weight.shape[1]
-    padded = F.pad(x, (0, 0, taps - 1, 0)) if past is None else torch.cat([past, x], dim=1)
-    length, y = x.shape[1], x * weight[:, -1]
-    if bias is not None:
-        y = y + bias
-    kept = None
-    for s in range(1, min(taps, padded.shape[1])):
-        tap = padded[:, taps - 1 - s : taps - 1 - s + length] * weight[:, taps - 1 - s]
-        if documents is not None:
-            kept = _same(documents, s) if kept is None else kept & _same(documents, s)
-            tap = tap * kept.unsqueeze(-1)
-        y = y + tap
-    return y
+    padded = F.pad(x, (0, 0, weight.shape[1] - 1, 0)) if past is None else torch.cat([past, x], dim=1)
+    kept = _kept(documents, weight.shape[1])
+    if x.dtype == weight.dtype and by_hand(x):
+        return _CausalConv.apply(padded, weight, bias, kept)  # type: ignore[no-any-return, no-untyped-call]
+    length = x.shape[1]
+    y = x * weight[:, -1]
+    for back in range(1, weight.shape[1]):
+        first = weight.shape[1] - 1 - back
+        tap = padded[:, first : first + length]
+        y = y + (tap if kept is None else tap * kept[back - 1]) * weight[:, first]
+    return y if bias is None else y + bias
+
+
+class _CausalConv(torch.autograd.Function):
+    """One fused multiply-add a tap, a sequence at a time so that what the taps share stays in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, weight: Tensor, bias: Tensor | None, kept: list[Tensor] | None) -> Tensor:
+        columns = weight.t().contiguous()  # taps d
+        y = torch.empty_like(padded[:, weight.shape[1] - 1 :], memory_format=torch.contiguous_format)
+        for row, out in enumerate(y):
+            torch.mul(padded[row, weight.shape[1] - 1 :], columns[-1], out=out)
+            if bias is not None:
+                out.add_(bias)
+            for back in range(1, weight.shape[1]):
+                first = weight.shape[1] - 1 - back
+                tap = padded[row, first : first + len(out)]
+                out.addcmul_(tap if kept is None else tap * kept[back - 1][row], columns[first])
+        ctx.save_for_backward(padded, columns)
+        ctx.kept, ctx.biased = kept, bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        padded, columns = ctx.saved_tensors
+        taps, length = len(columns), gradient.shape[1]
+        d_padded, d_columns = torch.zeros_like(padded), torch.zeros_like(columns)
+        product = torch.empty_like(padded[0, :length])
+        for row, g in enumerate(gradient):
+            for back in range(taps):
+                first = taps - 1 - back
+                seen = g if ctx.kept is None or not back else g * ctx.kept[back - 1][row]
+                d_padded[row, first : first + length].addcmul_(seen, columns[first])
+                torch.mul(seen, padded[row, first : first + length], out=product)
+                d_columns[first] += product.sum(0)
+        return d_padded, d_columns.t(), gradient.sum((0, 1)) if ctx.biased else None, None
+
+
+def _kept(documents: Tensor | None, taps: int) -> list[Tensor] | None:
+    """[b t 1] for each distance from 1 on, False where a document starts in between."""
+    if documents is None:
+        return None
+    kept: list[Tensor] = []
+    for distance in range(1, taps):
+        same = _same(documents, distance)
+        kept.append(same if not kept else same & kept[-1])
+    return [each.unsqueeze(-1) for each in kept]
 
 
 def _same(documents: Tensor, distance: int) -> Tensor:
