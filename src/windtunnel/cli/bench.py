@@ -29,6 +29,8 @@ Takes some minutes, and a machine that does nothing else.
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
     "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
+    "scan": "The linear recurrence, forward and backward, against the time of moving its bytes.",
+    "hawk": "A training step of Hawk against transformers' RecurrentGemma of the same shape.",
     "window": "Sliding windows against full attention, forward and backward.",
 }
 
