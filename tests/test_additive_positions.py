@@ -23,6 +23,11 @@ from windtunnel.positions import Axial, Learned, Positions, Sinusoidal
 EXACT = 1e-12
 
 
+def at(first: int, count: int) -> Context:
+    """A call whose tokens stand at first, first + 1, .."""
+    return Context(torch.arange(first, first + count), reach=first + count)
+
+
 def table(positions: Positions, width: int, length: int, first: int = 0, seed: int = 0) -> Tensor:
     """The vectors [t d] of a module with random tables."""
     layer = positions.build(width).double()
@@ -30,7 +35,7 @@ def table(positions: Positions, width: int, length: int, first: int = 0, seed: i
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(generator=draw)
-    found: Tensor = layer(first, torch.empty(3, length, width, dtype=torch.float64))
+    found: Tensor = layer(at(first, length), torch.empty(3, length, width, dtype=torch.float64))
     return found
 
 
@@ -76,7 +81,7 @@ def test_concatenated_axes_are_reformers(
         for axis, weight in enumerate(theirs.weights):
             weight.normal_()
             ours.get_parameter(f"axis{axis}").copy_(weight.view(shape[axis], widths[axis]))
-    found = ours(0, torch.empty(length, 64, dtype=torch.float64))
+    found = ours(at(0, length), torch.empty(length, 64, dtype=torch.float64))
     expected = theirs(torch.arange(length)[None])[0]
     assert torch.equal(found, expected)
     errors, probe = [], torch.randn(length, 64, dtype=torch.float64)
@@ -103,7 +108,7 @@ def test_every_point_by_its_rows(shape: list[int], combine: Any, width: int, dat
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_()
-    found = layer(first, torch.empty(length - first, width, dtype=torch.float64)).detach()
+    found = layer(at(first, length - first), torch.empty(length - first, width, dtype=torch.float64)).detach()
     for p in range(first, length):
         point = np.unravel_index(p, shape)
         rows = [layer.get_parameter(f"axis{axis}")[r].detach() for axis, r in enumerate(point)]
@@ -143,7 +148,7 @@ def with_table(model: LanguageModelLayer) -> LanguageModelLayer:
     other = spec.replace(embedding=spec.embedding.replace(positions=learned)).build().double()
     weights = {name: value for name, value in model.state_dict().items() if "positions" not in name}
     like = torch.empty(spec.context, spec.width, dtype=torch.float64)
-    weights["embedding.positions.weight"] = model.embedding.positions(0, like).detach()
+    weights["embedding.positions.weight"] = model.embedding.positions(at(0, spec.context), like).detach()
     other.load_state_dict(weights)
     return other
 
@@ -170,9 +175,9 @@ def test_only_distances_matter_to_rotations_and_biases(case: str, moves: bool) -
     tokens, shift = tokens_for(model.spec, length=30), 20 if moves else 1000
 
     def hidden(first: int) -> Tensor:
-        x = model.embedding(tokens, first)
+        x = model.embedding(tokens, at(first, 30))
         for block in model.blocks.values():
-            x = block(x, Context(torch.arange(first, first + 30))).hidden
+            x = block(x, at(first, 30)).hidden
         return x
 
     assert ((hidden(0) - hidden(shift)).abs().max().item() > 1e-3) is moves
