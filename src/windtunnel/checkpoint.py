@@ -90,6 +90,17 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and (path / INDEX).is_file())
 
 
+def remove(folder: Path) -> None:
+    """Delete a checkpoint. Half-deleted, it is no checkpoint any more, and `recover` tidies it away."""
+    partial = folder.with_name(f"{_PARTIAL}{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        folder.rename(partial)
+    except OSError:
+        return  # what cannot be deleted stays, as harmless as before
+    shutil.rmtree(partial, ignore_errors=True)
+
+
 def recover(folder: Path) -> None:
     """Tidy up after a killed process: delete what is half-written, put back what was being replaced."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:

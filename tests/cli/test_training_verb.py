@@ -86,6 +86,21 @@ def test_every_paper_makes_a_run(command, text, recipe: str) -> None:
     assert {name: answer.json["settings"][name] for name in published.settings} == dict(published.settings)
 
 
+def test_data_is_passed_over_when_told_so(command, text, tmp_path) -> None:
+    asked = ("train", "llama", "--data", text, "--tokens", "1k", *SMALL)
+    answer = command(*asked, "--skip", "3:5", "--skip", "9:10", "--out", "a", "--json").json
+    assert answer["settings"]["skips"] == [[3, 5], [9, 10]]
+    assert answer["settings"]["spikes"]["kind"] == "Spikes"
+    assert answer["result"]["skipped_steps"] == 3
+    assert answer["result"]["rewinds"] == []
+    plain = command(*asked, "--no-spikes", "--out", "b", "--json").json
+    assert plain["settings"]["spikes"] is None
+    assert plain["loss"] != answer["loss"]
+    finished = command(*asked, "--skip", "4:6", "--out", "a", "--resume")
+    assert finished.code == 2
+    assert "settings.skips" in finished.error
+
+
 def test_any_recipe_takes_any_optimiser(command, text) -> None:
     asked = ("train", "llama", "--data", text, "--tokens", "1k", *SMALL, "--json")
     for name in ("muon", "sgd"):
@@ -107,6 +122,9 @@ def test_any_recipe_takes_any_optimiser(command, text) -> None:
         (("--batch-ramp", "2 then 4"), "--batch-ramp: expected stages of sequences:share, such as 4:0.2,8:0.45"),
         (("--batch-ramp", "8:0.5"), "ramp is ((2.0, 0.5),); it must be shares below 1"),
         (("--z-loss", "-1"), "z_loss is -1.0"),
+        (("--skip", "3-5"), "--skip: expected two steps as FROM:TO, such as 1000:1300, got '3-5'"),
+        (("--skip", "5:3"), "skips is ((5, 3),); it must be pairs"),
+        (("--skip", "16:18"), "skips is ((16, 18),); it must be of steps before the last, 16"),
         (("--device", "abacus"), "device is 'abacus'"),
         (("--dtype", "int8"), "got 'int8'"),
         (("--threads", "0"), "threads is 0"),

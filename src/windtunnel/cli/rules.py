@@ -18,7 +18,7 @@ def training_settings(
 ) -> "tuple[TrainingSettings, list[str]]":
     """The settings of a run, and a remark for each that leaves the common one without having been typed.
 
-    typed: fields of `TrainingSettings`, None where nothing was; `ramp` as text.
+    typed: fields of `TrainingSettings`, None where nothing was; `ramp` and `skips` as text.
     """
     from windtunnel.training.settings import TrainingSettings
 
@@ -27,6 +27,7 @@ def training_settings(
     values = {"batch_size": _BATCH_SIZE, "context": spec.context, **declared, **given}
     if isinstance(values.get("ramp"), str):
         values["ramp"] = _ramp(values["ramp"], values["batch_size"])
+    values["skips"] = tuple(_skip(text) for text in values.get("skips", ()))
     settings = TrainingSettings(**values)
     left = {name: getattr(settings, name) for name in declared if name not in given and name != "learning_rate"}
     remarks = [
@@ -74,6 +75,15 @@ def _refuse_contradictions(recipe: str, paper: dict[str, Any], given: dict[str, 
                 f"--{name} {given[name]} contradicts --settings paper, in which {recipe} has {published}; "
                 "leave one of the two out"
             )
+
+
+def _skip(text: str) -> tuple[int, int]:
+    """`1000:1300` as two steps."""
+    start, _, stop = text.partition(":")
+    try:
+        return int(start), int(stop)
+    except ValueError:
+        raise InputError(f"--skip: expected two steps as FROM:TO, such as 1000:1300, got {text!r}") from None
 
 
 def _ramp(text: str, batch_size: int) -> tuple[tuple[float, float], ...]:

@@ -82,9 +82,10 @@ def make_plan(request: Request) -> Plan:
             request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
         )
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
-    sampler.check_epochs(settings.sequences, 1, request.max_epochs)
+    drawn = settings.sequences_at(settings.steps).start
+    sampler.check_epochs(drawn, 1, request.max_epochs)
     spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
-    return Plan(spec, settings, dataset, sampler.epochs(settings.sequences, 1), remarks)
+    return Plan(spec, settings, dataset, sampler.epochs(drawn, 1), remarks)
 
 
 def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
@@ -112,6 +113,8 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     }
     if settings.z_loss:
         lines["training"] += f", z-loss {settings.z_loss:g}"
+    if settings.skips:
+        lines["training"] += ", passing over " + ", ".join(f"{start}:{stop}" for start, stop in settings.skips)
     if plan.remarks:
         lines["its own"] = "; ".join(plan.remarks)
     lines["runs on"] = f"{resolved.device} ({hardware_name(resolved.device)}), {resolved.dtype}"
@@ -137,13 +140,20 @@ def _outcome(request: Request, plan: Plan, result: RunResult) -> dict[str, str]:
     if result.diverged:
         return {"diverged": f"the loss left its range; {request.out}/metrics.jsonl shows where. Try a smaller --lr"}
     last = result.horizons["1.0"]
+    found = {"spikes": "; ".join(map(_rewound, result.rewinds))} if result.rewinds else {}
     compiled = f", compilation {duration(result.compile_seconds)}" if result.compile_seconds else ""
     return {
         "loss": f"{result.loss:.4f} nats a token, {last['bits_per_byte']:.4f} bits a byte, on "
         f"{grouped(last['evaluated_tokens'])} held-out tokens",
         "speed": f"{grouped(_rate(plan, result))} tokens/s, {duration(result.seconds)}{compiled}",
+        **found,
         "folder": str(request.out),
     }
+
+
+def _rewound(account: dict[str, Any]) -> str:
+    first, stop = account["sequences"]
+    return f"at step {account['spike']}: back to {account['to']}, passing over sequences {first:,} to {stop:,}"
 
 
 def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:

@@ -85,6 +85,13 @@ def run(
             help="own: what belongs to the recipe's idea; common: the same for all; paper: how its paper trained.",
         ),
     ] = "own",
+    spikes: Annotated[
+        bool, typer.Option("--spikes/--no-spikes", help="Go back before a loss spike and pass over its data, or not.")
+    ] = True,
+    skips: Annotated[
+        list[str],
+        typer.Option("--skip", metavar="FROM:TO", help="After FROM steps pass over the data of TO - FROM; repeats."),
+    ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Seed of the initial weights.")] = 0,
     data_seed: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Seed of the data's order; else --seed.")
@@ -110,6 +117,7 @@ def run(
     """Train one recipe and score it on held-out text."""
     from windtunnel.cli.runs import Request, train_and_report
     from windtunnel.execution import Execution
+    from windtunnel.training.spikes import Spikes
 
     training = {
         "tokens": tokens,
@@ -123,6 +131,8 @@ def run(
         "cooldown": cooldown,
         "weight_decay": weight_decay,
         "z_loss": z_loss,
+        "spikes": Spikes() if spikes else None,
+        "skips": tuple(skips),
         "seed": seed,
         "data_seed": seed if data_seed is None else data_seed,
         "evaluation_tokens": evaluation_tokens,

@@ -2,17 +2,17 @@
 
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from windtunnel.checkpoint import checkpoints, read_index, read_json, recover, save, write_json
+from windtunnel.checkpoint import checkpoints, read_index, read_json, recover, remove, save, write_json
 from windtunnel.errors import InputError, WorkError
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Snapshot
 
+RESULT = "result.json"
 _LOCK = "lock"
 
 
@@ -32,6 +32,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.saved: list[Saved] = []
+        self.changed = False  # whether a resumed run has other skips
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -58,21 +59,34 @@ class RunFolder:
             return False
         if not resume:
             raise InputError(f"{self.path}: already holds a run; go on with it by --resume, or name another folder")
-        _compare(self.path, read_json(path)["identity"], identity["identity"])
+        stored = read_json(path)
+        _compare(self.path, stored["identity"], identity["identity"], skips=(self.path / RESULT).is_file())
+        self.changed = stored["identity"] != identity["identity"]
         recover(self.checkpoints)
         self.saved = sorted(_saved(folder) for folder in checkpoints(self.checkpoints) if _resumable(folder))
         return True
 
-    def save(self, position: Saved, snapshot: Snapshot, record: dict[str, Any], keep: int) -> None:
-        """Write a checkpoint to go on from, then delete all but the last `keep` and the trunks that these need."""
+    def save(
+        self, position: Saved, snapshot: Snapshot, record: dict[str, Any], keep: int, needed_too: Container[Saved] = ()
+    ) -> None:
+        """Write a checkpoint to go on from, then delete all but the last `keep`, their trunks and `needed_too`."""
         self._save(position.name, snapshot, {"state": record, "base": position.base, "final": False})
         self.saved = sorted({each for each in self.saved if each.name != position.name} | {position})
         kept = self.saved[-keep:]
+        kept += [each for each in self.saved if each in needed_too]
         needed = {each.name for each in kept} | {each.base for each in kept}
-        for each in self.saved:
-            if each.name not in needed:
-                shutil.rmtree(self.checkpoints / each.name, ignore_errors=True)
-        self.saved = [each for each in self.saved if each.name in needed]
+        self.discard([each for each in self.saved if each.name not in needed])
+
+    def discard(self, unwanted: Sequence[Saved]) -> None:
+        """Delete checkpoints; one that a killed process was deleting is never seen again."""
+        for each in unwanted:
+            remove(self.checkpoints / each.name)
+        self.saved = [each for each in self.saved if each not in unwanted]
+
+    def note(self, entry: str, value: Any) -> None:
+        """Put an entry of `run.json` beside the run's identity, or replace it."""
+        path = self.path / "run.json"
+        write_json(path, {**read_json(path), entry: value})
 
     def save_final(self, name: str, snapshot: Snapshot, record: dict[str, Any]) -> None:
         """Write the weights at the end of a horizon."""
@@ -99,9 +113,14 @@ class RunFolder:
         file.flush()
 
 
-def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to go on with a run under another identity, naming every field that changed."""
+def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any], skips: bool) -> None:
+    """Refuse to go on with a run under another identity, naming every field that changed.
+
+    skips: whether the data to pass over must agree too, as it must for a run that is finished.
+    """
     old = {**old, "settings": from_json(old["settings"], path="settings").to_json()}  # with later versions' fields
+    if not skips:
+        old["settings"]["skips"] = new["settings"]["skips"]
     changed = [
         f"{name} was {before!r}, now {now!r}"
         for part in ("settings", "data", "spec", "execution")

@@ -89,23 +89,30 @@ class EventLog:
         event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
         self._writer(row["horizon"]).add_event(event)
 
+    def rewind(self, horizon: float | None, step: int) -> None:
+        """Tell readers to drop what came after a step."""
+        if self._available:
+            self._restart(self._writer(horizon), step)
+
     def close(self) -> None:
         """Finish the event files."""
         for writer in self._writers.values():
             writer.close()
 
     def _writer(self, horizon: float | None) -> Any:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         name = "trunk" if horizon is None else f"horizon-{horizon}"
         if name not in self._writers:
             self._writers[name] = writer = EventFileWriter(str(self._folder / name))
-            start = SessionLog(
-                status=SessionLog.START
-            )  # tells readers to drop what a killed run wrote beyond this step
-            writer.add_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
+            self._restart(writer, self._first_step)  # what a killed run wrote beyond this step
         return self._writers[name]
+
+    def _restart(self, writer: Any, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        start = SessionLog(status=SessionLog.START)
+        writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
 
 
 def _tensorboard_installed() -> bool:

@@ -28,13 +28,14 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """A model with its optimiser and its data. Step n depends on the weights, the optimiser's state and n alone."""
+    """A model with its optimiser and its data. Step n depends on weights, optimiser state, n and skips alone."""
 
     def __init__(self, model: nn.Module, sampler: Sampler, settings: TrainingSettings, execution: Resolved) -> None:
         self.model: Any = execution.prepare(model).train()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimisers = build_optimisers(model, settings)
         self.sampler, self.settings, self.execution = sampler, settings, execution
+        self.skips: list[tuple[int, int]] = []  # (step, sequences passed over before it), beyond the settings'
 
     def advance(self, step: int, horizon: float | None) -> Step:
         """One step of the loop: data, loss, gradients, clipping, update, projection."""
@@ -50,6 +51,12 @@ class Trainer:
         self.model.project_()
         self._forget_gradients()
         return Step(rate, loss, norm, layers)
+
+    def sequences_at(self, step: int) -> range:
+        """Which sequences of the data's order a step is trained on."""
+        planned = self.settings.sequences_at(step)
+        passed = sum(sequences for start, sequences in self.skips if start <= step)
+        return range(planned.start + passed, planned.stop + passed)
 
     def warm_up(self) -> float:
         """Compile by running forward and backward once without an update; returns the seconds it took."""
@@ -87,7 +94,7 @@ class Trainer:
         return ((self.settings.seed * 1_000_003 + step) * 1_009 + part) % 2**63
 
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        sequences = self.settings.sequences_at(step)
+        sequences = self.sequences_at(step)
         batch, size = self.sampler.read(sequences), len(sequences)
         rows = min(size, self.settings.batch_size // self.settings.accumulation)
         counted = int((batch.targets >= 0).sum()) if size > rows else 0

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.ledger import keeps_maps, ledger
 from windtunnel.root import Model
-from windtunnel.training.folder import RunFolder
+from windtunnel.training.folder import RESULT, RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss
 from windtunnel.training.interruption import noted_signals
 from windtunnel.training.loop import Trainer
@@ -26,7 +26,6 @@ from windtunnel.training.settings import TrainingSettings
 
 FORMAT = 1
 _DEFAULT = Execution()
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,10 @@ class RunResult:
     """What `result.json` holds. `horizons` maps "0.5", "1.0", ... to tokens, loss, bits_per_byte, checkpoint, ...
 
     A diverged run has the initial loss in place of each horizon it did not reach, marked `imputed` (protocol 6.5).
-    skipped_steps: updates left out (none are). nonfinite_steps: steps whose loss or gradient was not finite.
-    seconds: training time with all branches; compile_seconds comes on top.
+    skipped_steps: batches passed over, as (FROM, TO) of the settings say. nonfinite_steps: steps whose loss or gradient
+    was not finite. rewinds: where the run went back from a spike, and the sequences passed over each time; their steps
+    count nowhere but in seconds: training time with all branches; compile_seconds comes on top. batch_hash: that of
+    the order of data in which nothing is passed over.
     """
 
     horizons: dict[str, dict[str, Any]]
@@ -46,6 +47,7 @@ class RunResult:
     seconds: float
     compile_seconds: float
     batch_hash: str
+    rewinds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
@@ -87,10 +89,11 @@ def train(
     _check(spec, settings, dataset, save_seconds, keep)
     resolved = execution.resolve()
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
-    hash_of_batches = batch_hash(sampler, settings.steps, settings.sequences_at)
+    hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
     run = RunFolder(Path(folder))
     with run.locked():
-        found = run.identify(_identity(spec, settings, dataset, resolved, hash_of_batches), resume)
+        identity = _identity(spec, settings, dataset, resolved, hash_of_batches)
+        found = run.identify(identity, resume)
         if found and (run.path / RESULT).is_file():
             return RunResult.from_json(read_json(run.path / RESULT))
         write_json(run.path / "spec.json", spec.to_json())
@@ -108,6 +111,8 @@ def train(
             )
             compile_seconds = trainer.warm_up() if resolved.compile else 0.0
             session = Session(trainer, run, horizons, signals, options)
+            if run.changed:
+                run.note("identity", identity["identity"])
             session.run()
         result = _result(session, horizons, spec.vocab, compile_seconds, hash_of_batches)
         write_json(run.path / RESULT, result.to_json())
@@ -186,11 +191,12 @@ def _result(
         horizons=results,
         initial_loss=state.watch.initial,
         diverged=session.diverged,
-        skipped_steps=0,
+        skipped_steps=sum(stop - start for start, stop in session.settings.skips),
         nonfinite_steps=state.watch.nonfinite,
         seconds=session.total_seconds,
         compile_seconds=compile_seconds,
         batch_hash=hash_of_batches,
+        rewinds=state.rewinds,
     )
 
 

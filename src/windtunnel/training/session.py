@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from windtunnel.checkpoint import Checkpoint, load
+from windtunnel.checkpoint import Checkpoint, load, read_index
 from windtunnel.errors import InputError
 from windtunnel.training.clock import Clock
 from windtunnel.training.folder import RunFolder, Saved
@@ -15,34 +15,11 @@ from windtunnel.training.logs import EventLog, MetricsLog
 from windtunnel.training.loop import Snapshot, Step, Trainer
 from windtunnel.training.progress import Progress, Report
 from windtunnel.training.schedule import Segment, segments
-from windtunnel.training.watch import WINDOW, Watch
+from windtunnel.training.spikes import NEARBY, is_milestone, milestone
+from windtunnel.training.state import State
+from windtunnel.training.watch import WINDOW
 
 _REPORT_SECONDS, _FETCH_SECONDS = 0.2, 0.5
-
-
-@dataclass
-class State:
-    """What a checkpoint remembers besides tensors.
-
-    seconds: training time of the line that leads here, the trunk and at most one branch; branch_seconds: that of
-    branches already left. horizons: their results.
-    """
-
-    segment: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    branch_seconds: float = 0.0
-    metrics_bytes: int = 0
-    watch: Watch = field(default_factory=Watch)
-    horizons: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        names = ("segment", "step", "seconds", "branch_seconds", "metrics_bytes", "horizons")
-        return {**{name: getattr(self, name) for name in names}, "watch": self.watch.to_json()}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "State":
-        return cls(**{**record, "watch": Watch(**record["watch"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +47,7 @@ class Session:
         self.plan = segments(self.settings)
         self.state, self.clock = State(), Clock()
         self.diverged = False
-        self._base: tuple[Snapshot, float] | None = None
+        self._base: Snapshot | None = None
         self._pending: list[tuple[dict[str, Any], Step]] = []
         self._latest: float | None = None
         self._saved_at = self._reported_at = self._fetched_at = time.monotonic()
@@ -97,14 +74,32 @@ class Session:
     def _resume(self) -> None:
         if not self.folder.saved:
             return
+        self._drop_what_skips_change()
         last = self.folder.saved[-1]
         checkpoint = self._load(last)
         self.trainer.restore(checkpoint.tensors, checkpoint.folder)
         self.state = State.from_json(checkpoint.record["state"])
+        self.trainer.skips = self.state.skips
         self.clock = Clock(self.state.seconds)
         if last.base is not None:
             base = checkpoint if last.base == last.name else load(self.folder.checkpoints / last.base)
-            self._base = (base.tensors, base.record["state"]["seconds"])
+            self._base = base.tensors
+
+    def _drop_what_skips_change(self) -> None:
+        """Delete checkpoints that were trained on data which the settings now pass over."""
+        changed = [each for each in self.folder.saved if self._skips_change(each)]
+        if len(changed) == len(self.folder.saved):
+            raise InputError(
+                f"{self.folder.path}: no checkpoint is kept from before the data that is now to be passed over; the "
+                f"first is {self.folder.saved[0].name}; skip from there on, or begin again in another folder"
+            )
+        self.folder.discard(changed)
+
+    def _skips_change(self, saved: Saved) -> bool:
+        record = read_index(self.folder.checkpoints / saved.name)["record"]["state"]
+        furthest = max([saved.step, *(each.stop for each in self.plan[: saved.segment])])
+        old, new = record.get("planned_skips", []), self.settings.skips
+        return [tuple(skip) for skip in old if skip[0] < furthest] != [skip for skip in new if skip[0] < furthest]
 
     def _load(self, saved: Saved) -> Checkpoint:
         try:
@@ -116,10 +111,13 @@ class Session:
 
     def _run_segment(self, segment: Segment) -> None:
         if segment.branch and self.state.step == segment.start:
-            self._base = (self.trainer.snapshot(), self.clock.seconds)
-            self._save(segment, self._base[0])
+            self._base = self.trainer.snapshot()
+            if self.state.trunk is None:
+                self.state.leave_trunk(self.clock.seconds)
+                self._save(segment, self._base)
         self.clock.start()
         while self.state.step < segment.stop and not self.diverged:
+            self._keep_for_rewinding(segment)
             self._pause_if_asked(segment)
             self._advance(segment)
         self.trainer.execution.synchronize()
@@ -137,7 +135,7 @@ class Session:
         now = time.monotonic()
         if boundary or step.loss.device.type == "cpu" or now - self._fetched_at > _FETCH_SECONDS:
             self._fetch()
-        if boundary:
+        if boundary and not self._rewind(segment):
             self.diverged = self.state.watch.judge()
         if self.options.report is not None and now - self._reported_at > _REPORT_SECONDS:
             self._report(segment, self.options.report)
@@ -163,6 +161,8 @@ class Session:
             if step.layers:
                 row["layers"] = {name: value.tolist() for name, value in step.layers.items()}
             self.state.watch.observe(row["step"], row["loss"], row["grad_norm"])
+            if self.settings.spikes is not None:
+                self.state.detector.observe(self.settings.spikes, row["step"], row["loss"], row["grad_norm"])
             self._latest = row["loss"]
             self._write(row)
         self._fetched_at = time.monotonic()
@@ -183,16 +183,70 @@ class Session:
         if asked:
             raise Interrupted(self.folder.path, self.state.step, self.signals.received)
 
+    def _position(self, segment: Segment, step: int) -> Saved:
+        name = f"step-{step}" + (f"-branch-{segment.horizon}" if segment.branch and step > segment.start else "")
+        return Saved(self.state.segment, step, name, f"step-{segment.start}" if segment.branch else None)
+
     def _save(self, segment: Segment, snapshot: Snapshot) -> None:
         self.state.metrics_bytes = self.log.settle()
         self.state.seconds = self.clock.seconds
-        trunk = f"step-{segment.start}"
-        name = f"step-{self.state.step}"
-        if segment.branch and self.state.step > segment.start:
-            name += f"-branch-{segment.horizon}"
-        position = Saved(self.state.segment, self.state.step, name, trunk if segment.branch else None)
-        self.folder.save(position, snapshot, self.state.to_json(), self.options.keep)
+        self.state.planned_skips = list(self.settings.skips)
+        position = self._position(segment, self.state.step)
+        self.folder.save(position, snapshot, self.state.to_json(), self.options.keep, self._milestones(segment))
         self._saved_at = time.monotonic()
+
+    def _milestones(self, segment: Segment) -> list[Saved]:
+        """Checkpoints that a spike not yet told might go back to."""
+        if self.settings.spikes is None:
+            return []
+        rewind = self.settings.rewind_steps
+        first = milestone(segment.start, self.state.step - WINDOW - NEARBY, rewind)
+        return [
+            each
+            for each in self.folder.saved
+            if each.segment == self.state.segment
+            and each.step >= first
+            and is_milestone(segment.start, each.step, rewind)
+        ]
+
+    def _keep_for_rewinding(self, segment: Segment) -> None:
+        """Save at the steps that a rewind may go to; which they are depends on the settings alone."""
+        if self.settings.spikes is None or self._position(segment, self.state.step) in self.folder.saved:
+            return
+        if is_milestone(segment.start, self.state.step, self.settings.rewind_steps):
+            self._fetch()
+            self.trainer.execution.synchronize()
+            with self.clock.paused():
+                self._save(segment, self.trainer.snapshot())
+
+    def _rewind(self, segment: Segment) -> bool:
+        """Go back before a spike, if there was one, and pass over the data that was seen; returns whether it did."""
+        spikes, onset, judged = self.settings.spikes, self.state.detector.onset, self.state.step
+        if spikes is None or onset is None or len(self.state.rewinds) >= spikes.tries:
+            return False
+        to = milestone(segment.start, onset, self.settings.rewind_steps)
+        with self.clock.paused():
+            checkpoint = self._load(self._position(segment, to))
+            self.trainer.restore(checkpoint.tensors, checkpoint.folder)
+            first = self.trainer.sequences_at(to).start
+            passed = self.settings.sequences_in(to, to + max(self.settings.skip_steps, judged - to))
+            account: dict[str, Any] = {"spike": onset, "judged": judged, "to": to, "horizon": segment.horizon}
+            account["sequences"] = [first, first + passed]
+            self._go_on_from(State.from_json(checkpoint.record["state"]), (to, passed), account)
+            self.folder.discard([each for each in self.folder.saved if each > self._position(segment, to)])
+            self._save(segment, checkpoint.tensors)
+            self.folder.note("rewinds", self.state.rewinds)
+        return True
+
+    def _go_on_from(self, earlier: State, skip: tuple[int, int], account: dict[str, Any]) -> None:
+        """Take up an earlier state with one more skip; time, log and accounts run on."""
+        earlier.rewinds = [*self.state.rewinds, account]
+        earlier.skips.append(skip)
+        earlier.branch_seconds = self.state.branch_seconds
+        self.state, self.trainer.skips = earlier, earlier.skips
+        self.log.append({"step": earlier.step, "horizon": account["horizon"], "rewind": account})
+        if self.events is not None:
+            self.events.rewind(account["horizon"], earlier.step)
 
     def _finish_horizon(self, segment: Segment, horizon: float) -> None:
         name = f"step-{segment.stop}" + (f"-horizon-{horizon}" if segment.branch else "")
@@ -220,11 +274,9 @@ class Session:
         """Go on to the next segment, from the trunk's state if this was a branch."""
         if segment.branch:
             assert self._base is not None
-            snapshot, seconds = self._base
-            self.trainer.restore(snapshot, self.folder.path)
-            self.state.branch_seconds += self.clock.seconds - seconds
-            self.clock = Clock(seconds)
-            self.state.step, self._base = segment.start, None
+            self.trainer.restore(self._base, self.folder.path)
+            self.clock = Clock(self.state.rejoin_trunk(segment.start, self.clock.seconds))
+            self.trainer.skips, self._base = self.state.skips, None
         self.state.segment += 1
 
     def _tokens_done(self) -> int:

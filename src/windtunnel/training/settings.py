@@ -7,6 +7,7 @@ from typing import Literal
 from windtunnel.spec import Spec, nearest
 from windtunnel.training import ramp
 from windtunnel.training.optimisers import OPTIMISERS
+from windtunnel.training.spikes import Spikes
 
 # Settings that one schedule alone reads; elsewhere they must stay at their defaults.
 _SCHEDULES_OF = {"flat": ("cosine",), "constant": ("rsqrt",), "cooldown": ("wsd", "rsqrt")}
@@ -28,6 +29,8 @@ class TrainingSettings(Spec):
     warmup:        share of D's steps, also for shorter horizons, since they branch off one trunk.
     clip:          the gradients' largest global norm. z_loss: the weight of (log Z)² beside the cross-entropy, which
                    is reported without it (PaLM: 1e-4).
+    spikes:        when to go back and pass over data; None: never.
+    skips:         data to pass over, as (FROM, TO): after FROM steps, the batches of TO - FROM steps.
     horizons:      fractions of D at which a fully decayed run is evaluated (not for cosine; the last is always 1).
     evaluation_tokens: held-out tokens scored at each horizon; None takes all.
     """
@@ -50,6 +53,8 @@ class TrainingSettings(Spec):
     eps: float = 1e-8
     clip: float | None = 1.0
     z_loss: float = 0.0
+    spikes: Spikes | None = None
+    skips: tuple[tuple[int, ...], ...] = ()
     seed: int = 0
     data_seed: int = 0
     horizons: tuple[float, ...] = (1.0,)
@@ -83,13 +88,28 @@ class TrainingSettings(Spec):
         return ramp.stage_at(_stages(self), step).at(step) if self.ramp else step * self.batch_size
 
     def sequences_at(self, step: int) -> range:
-        """Which sequences of the data's order a step is trained on."""
-        first = self.sequences_before(step)
+        """Which sequences of the data's order a step is trained on, if none but `skips` are passed over."""
+        passed = sum(self.sequences_in(start, stop) for start, stop in self.skips if start <= step)
+        first = passed + self.sequences_before(step)
         return range(first, first + self.batch_at(step))
+
+    def sequences_in(self, start: int, stop: int) -> int:
+        """Sequences of the steps from `start` to before `stop`."""
+        return self.sequences_before(stop) - self.sequences_before(start)
 
     def tokens_before(self, step: int) -> int:
         """Tokens that the steps before this one are trained on."""
         return self.sequences_before(step) * self.context
+
+    @property
+    def rewind_steps(self) -> int:
+        """How far apart the checkpoints are to which a spike leads back; 0 where spikes are not watched for."""
+        return 0 if self.spikes is None else self.spikes.rewind_steps(self.steps)
+
+    @property
+    def skip_steps(self) -> int:
+        """The least number of batches passed over after a spike."""
+        return 0 if self.spikes is None else self.spikes.skip_steps(self.steps)
 
     def horizon_steps(self, horizon: float) -> int:
         """Optimiser steps of the run that ends at this fraction of the budget."""
@@ -146,6 +166,11 @@ class TrainingSettings(Spec):
         self._require(
             "tokens", self.tokens >= self.step_tokens, f"at least one step of {self.step_tokens} (batch_size x context)"
         )
+        whole = all(len(skip) == 2 and 0 <= skip[0] < skip[1] for skip in self.skips)
+        rising = whole and [start for start, _ in self.skips] == sorted({start for start, _ in self.skips})
+        self._require("skips", rising, "pairs (FROM, TO) of steps, FROM before TO, in rising order of FROM")
+        late = [start for start, _ in self.skips if start >= self.steps]
+        self._require("skips", not late, f"of steps before the last, {self.steps}")
         enough = self.evaluation_tokens is None or self.evaluation_tokens >= 1
         self._require("evaluation_tokens", enough, "at least 1, or None for all held-out documents")
 
