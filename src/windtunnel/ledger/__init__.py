@@ -1,5 +1,6 @@
 """What a model costs: parameters, floating-point operations and bytes, asked of the model itself on the meta device."""
 
+from windtunnel.ledger.experts import expert_bytes_read, experts_touched
 from windtunnel.ledger.memory import Memory, crossover, memory
 from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
 from windtunnel.ledger.parameters import Parameters, count, n_body, n_body_active
@@ -13,6 +14,8 @@ __all__ = [
     "count",
     "crossover",
     "decode_flops",
+    "expert_bytes_read",
+    "experts_touched",
     "keeps_maps",
     "ledger",
     "memory",
