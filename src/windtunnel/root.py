@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.embedding import Embedding, EmbeddingLayer, Head, HeadLayer
@@ -16,6 +15,8 @@ from windtunnel.positions.rotary import scaled
 from windtunnel.positions.scaling import scaling_for
 from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
 from windtunnel.spec import Spec
+
+_ZERO = 1e-12  # a vector of zeros stays one
 
 
 class ModelState(NamedTuple):
@@ -217,7 +218,10 @@ class ModelLayer(Layer):
                     if role.kind in ("reads", "embedding", "unembedding", "writes"):
                         axis = -2 if role.kind == "writes" else -1
                         weight = module.get_parameter(name)
-                        weight.copy_(F.normalize(weight.to(working_dtype(weight)), dim=axis))
+                        norm: Tensor = torch.linalg.vector_norm(
+                            weight, dim=axis, keepdim=True, dtype=working_dtype(weight)
+                        )
+                        weight.div_(norm.clamp_(min=_ZERO))
 
     def context_of(
         self,

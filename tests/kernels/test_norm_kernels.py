@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from windtunnel.kernels.rms_norm import rms_norm, rms_norm_reference, unit_norm, unit_norm_reference
+from windtunnel.kernels.rms_norm import (
+    rms_norm,
+    rms_norm_reference,
+    scaled_unit_norm,
+    scaled_unit_norm_reference,
+    unit_norm,
+    unit_norm_reference,
+)
 
 SINGLE = {"rtol": 2e-5, "atol": 2e-5}
 
@@ -97,3 +104,24 @@ def test_compiled_equals_eager() -> None:
     torch.testing.assert_close(
         torch.autograd.grad(ours.sin().sum(), (x, gain)), torch.autograd.grad(plain.sin().sum(), (x, gain))
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3, 4), (2, 3, 5, 7), (3, 1, 1, 33)])
+@pytest.mark.parametrize("spread", [(1, 2), (0, 1, 2), ()])
+def test_scaled_unit_norm_is_the_norm_times_the_scale(shape: tuple[int, ...], spread: tuple[int, ...]) -> None:
+    """A scale for each head, for each feature, for each number."""
+    x = random(*shape)
+    scale = random(*(1 if axis in spread else size for axis, size in enumerate(shape)), seed=1)
+    results = [scaled_unit_norm(x, scale), scaled_unit_norm_reference(x, scale), F.normalize(x, dim=-1) * scale]
+    weights = random(*shape, seed=2).detach()
+    gradients = [torch.autograd.grad(y, (x, scale), weights) for y in results]
+    for other, gradient in zip(results[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(results[0], other)
+        torch.testing.assert_close(gradients[0], gradient)
+
+
+def test_scaled_unit_norm_in_half_precision() -> None:
+    x, scale = random(64, 32, dtype=torch.float32).bfloat16(), random(1, 32, dtype=torch.float32, seed=1)
+    y = scaled_unit_norm(x, scale)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, scaled_unit_norm_reference(x.float(), scale).bfloat16())

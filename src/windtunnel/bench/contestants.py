@@ -19,7 +19,7 @@ Step = Callable[[], float]
 LEARNING_RATE, WEIGHT_DECAY, BETAS = 1e-4, 0.1, (0.9, 0.95)
 
 
-class _OneBatch:
+class OneBatch:
     """A sampler that always draws the same batch."""
 
     def __init__(self, batch: Batch) -> None:
@@ -75,7 +75,7 @@ def _ours(shape: Shape, weights: dict[str, Tensor], batch: Batch, allocator: boo
     resolved = Execution(device="cpu", threads=threads).resolve()
     model = shape.spec().build()
     model.load_state_dict(weights)
-    sampler: Any = _OneBatch(batch)
+    sampler: Any = OneBatch(batch)
     trainer = Trainer(model, sampler, settings(shape, 1000 * shape.step_tokens), resolved)
 
     def step() -> float:

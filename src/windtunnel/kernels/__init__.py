@@ -42,7 +42,14 @@ from windtunnel.kernels.linear_cross_entropy import (
 )
 from windtunnel.kernels.linear_scan import linear_scan, linear_scan_reference
 from windtunnel.kernels.memory import tune_allocator
-from windtunnel.kernels.rms_norm import rms_norm, rms_norm_reference, unit_norm, unit_norm_reference
+from windtunnel.kernels.rms_norm import (
+    rms_norm,
+    rms_norm_reference,
+    scaled_unit_norm,
+    scaled_unit_norm_reference,
+    unit_norm,
+    unit_norm_reference,
+)
 from windtunnel.kernels.rotary import rotate, rotate_reference
 from windtunnel.kernels.selective_scan import selective_scan, selective_scan_reference
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
@@ -94,6 +101,8 @@ __all__ = [
     "rms_norm_reference",
     "rotate",
     "rotate_reference",
+    "scaled_unit_norm",
+    "scaled_unit_norm_reference",
     "selective_scan",
     "selective_scan_reference",
     "sphere_step",

@@ -28,6 +28,11 @@ def unit_norm_reference(x: Tensor, eps: float = 0.0) -> Tensor:
     return (wide / norm.clamp(min=eps)).to(x.dtype)
 
 
+def scaled_unit_norm_reference(x: Tensor, scale: Tensor) -> Tensor:
+    """The equation, in plain torch."""
+    return (unit_norm_reference(x.to(working_dtype(x))) * scale).to(x.dtype)
+
+
 class _RMSNorm(torch.autograd.Function):
     """LayerNorm's fused backward pass with a mean of zero, r = 1/rms for its deviation, and what it takes too much.
 
@@ -96,6 +101,41 @@ class _UnitNorm(torch.autograd.Function):
             projection = projection.masked_fill_(norm < ctx.eps, 0.0)
         dx = torch.addcmul(dy, y, projection, value=-1).div_(norm.clamp(min=ctx.eps))
         return dx.to(ctx.dtype), None
+
+
+class _ScaledUnitNorm(torch.autograd.Function):
+    """With u = x / ||x|| and p = dy u: dscale is p summed over what scale is spread over, and
+
+    dx = (dy scale - u (p . scale)) / ||x||.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        inverse: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x)).reciprocal_()
+        wide = scale.to(inverse.dtype)
+        unit = x.to(inverse.dtype) * inverse
+        ctx.save_for_backward(unit, wide, inverse)
+        ctx.dtypes = x.dtype, scale.dtype
+        return (unit * wide).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        unit, scale, inverse = ctx.saved_tensors
+        dy = dy.to(unit.dtype)
+        product = dy * unit
+        dscale = product.sum_to_size(scale.shape)  # product itself where nothing was spread: not to be written to
+        scratch = product * scale
+        along = scratch.sum(-1, keepdim=True)
+        dx = torch.mul(dy, scale, out=scratch).addcmul_(unit, along, value=-1).mul_(inverse)
+        return dx.to(ctx.dtypes[0]), dscale.to(ctx.dtypes[1])
+
+
+def scaled_unit_norm(x: Tensor, scale: Tensor) -> Tensor:
+    """scale x / ||x|| over the last axis; scale broadcasts to x, whose axes it has (nGPT, equations 15 and 16)."""
+    if not by_hand(x):
+        return scaled_unit_norm_reference(x, scale)
+    return _ScaledUnitNorm.apply(x, scale)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def unit_norm(x: Tensor, eps: float = 0.0) -> Tensor:

@@ -32,26 +32,27 @@ class _SphereStep(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, branch: Tensor, rate: Tensor) -> Tensor:
         dtype = working_dtype(x)
         wide, wide_rate = x.to(dtype), rate.to(dtype)
-        branch_norm: Tensor = torch.linalg.vector_norm(branch, dim=-1, keepdim=True, dtype=dtype)
-        target = branch.to(dtype) / branch_norm
+        shrink: Tensor = torch.linalg.vector_norm(branch, dim=-1, keepdim=True, dtype=dtype).reciprocal_()
+        target = branch.to(dtype) * shrink
         moved = torch.lerp(wide, target, wide_rate)
-        norm: Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
-        y = moved.div_(norm)
-        ctx.save_for_backward(wide, target, wide_rate, y, branch_norm, norm)
+        inverse: Tensor = torch.linalg.vector_norm(moved, dim=-1, keepdim=True).reciprocal_()
+        y = moved.mul_(inverse)
+        ctx.save_for_backward(wide, target, wide_rate, y, shrink, inverse)
         ctx.dtypes = (x.dtype, branch.dtype, rate.dtype)
         return y.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, target, rate, y, branch_norm, norm = ctx.saved_tensors
+        x, target, rate, y, shrink, inverse = ctx.saved_tensors
         dy = dy.to(y.dtype)
-        dz = torch.addcmul(dy, y, (dy * y).sum(-1, keepdim=True), value=-1).div_(norm)
-        drate = (dz * (target - x)).flatten(0, -2).sum(0)
+        dz = torch.addcmul(dy, y, (dy * y).sum(-1, keepdim=True), value=-1).mul_(inverse)
+        scratch = torch.sub(target, x).mul_(dz)
+        drate = scratch.flatten(0, -2).sum(0)
         du = dz * rate
         dx = dz.sub_(du)
-        along = (du * target).sum(-1, keepdim=True)
-        dbranch = du.addcmul_(target, along, value=-1).div_(branch_norm)
+        along = torch.mul(du, target, out=scratch).sum(-1, keepdim=True)
+        dbranch = du.addcmul_(target, along, value=-1).mul_(shrink)
         return tuple(each.to(dtype) for each, dtype in zip((dx, dbranch, drate), ctx.dtypes, strict=True))
 
 

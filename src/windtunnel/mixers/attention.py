@@ -10,7 +10,7 @@ from windtunnel.init import Linear
 from windtunnel.kernels import banded, blocked
 from windtunnel.kernels.attention import ROWS, attention, attention_maps, attention_scores
 from windtunnel.kernels.banded import banded_attention
-from windtunnel.kernels.rms_norm import unit_norm
+from windtunnel.kernels.rms_norm import scaled_unit_norm, unit_norm
 from windtunnel.layer import Context, Cost, mean_attended
 from windtunnel.mixers.base import AttendingLayer, Buffers, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.norms import Scale
@@ -208,11 +208,14 @@ class NormalizedAttentionLayer(AttentionLayer):
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = super().project(x, context)
-        q, k = unit_norm(q), unit_norm(k)
         if self.query_key_scale is None:
-            return q, k, v
-        scale = self.query_key_scale().square().view(self.heads, 1, self.head_width)
-        return q * scale, k, v  # (q s) . (k s) = (q s²) . k: one product instead of two, and unit keys in the state
+            return unit_norm(q), unit_norm(k), v
+        scale = self.query_key_scale().square().view(1, self.heads, 1, self.head_width)
+        return (
+            scaled_unit_norm(q, scale),
+            unit_norm(k),
+            v,
+        )  # (q s) . (k s) = (q s²) . k: one product instead of two, and unit keys in the state
 
     @property
     def score_bound(self) -> float:

@@ -1,0 +1,49 @@
+"""The benchmark of whole steps is fair: matched parameters, the same batch, and a step that trains."""
+
+import pytest
+import torch
+
+import windtunnel as wt
+from windtunnel.bench import steps
+from windtunnel.ledger import n_body
+
+SMALL = {"layers": 2, "width": 32, "vocab": 40, "context": 16}
+
+
+@pytest.mark.parametrize("label", steps.CONTESTANTS)
+@pytest.mark.parametrize("shape", [SMALL, *steps.SHAPES], ids=lambda shape: f"{shape['layers']}x{shape['width']}")
+def test_parameters_are_matched(label: str, shape: dict[str, int]) -> None:
+    recipe, settings = steps.CONTESTANTS[label]
+    target = n_body(wt.recipes.get("llama")(**shape))
+    spec = steps.matched(recipe, shape, settings, target)
+    nearest = n_body(wt.recipes.get(recipe)(**shape, **settings, hidden=2)) - n_body(
+        wt.recipes.get(recipe)(**shape, **settings, hidden=1)
+    )
+    assert abs(n_body(spec) - target) <= nearest / 2
+    assert (spec == wt.recipes.get("llama")(**shape)) or label != "llama"
+
+
+def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(steps, "Trainer", lambda *given: seen.append(steps_trainer(*given)) or seen[-1])
+    step = steps.step_of(wt.recipes.get("ngpt")(**SMALL), threads=torch.get_num_threads(), batch=2)
+    before = {name: value.clone() for name, value in seen[0].model.named_parameters()}
+    norms = [step() for _ in range(2)]
+    assert norms[0] > 0
+    assert norms[1] != norms[0]
+    for name, value in seen[0].model.named_parameters():
+        assert not torch.equal(value, before[name]), name
+    assert (seen[0].model.embedding.weight.norm(dim=1) - 1).abs().max() < 1e-6
+
+
+steps_trainer = steps.Trainer
+
+
+def test_the_table_has_every_contestant_at_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "SHAPES", (SMALL,))
+    monkeypatch.setattr(steps, "BATCH", 1)
+    result = steps.run(rounds=2, threads=torch.get_num_threads())
+    table = steps.table(result)
+    assert [row[0] for row in table.rows] == list(steps.CONTESTANTS)
+    assert table.rows[0][4].startswith("1.000")
+    assert [row[5] for row in table.rows] == ["", "1.02", "", "1.15", "1.30", ""]
