@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,8 +20,21 @@ from windtunnel.kernels import (
     linear_attention_recurrent,
 )
 from windtunnel.kernels.blocked import LONGEST
+from windtunnel.layer import Context
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
-from windtunnel.mixers import H3, LRU, DiffAttention, DiffAttentionV2, LinearAttention, Mamba, Nothing, Recurrent
+from windtunnel.mixers import (
+    H3,
+    LRU,
+    DiffAttention,
+    DiffAttentionV2,
+    LinearAttention,
+    Mamba,
+    Nothing,
+    Recurrent,
+    Sliding,
+    SparseAttention,
+)
+from windtunnel.mixers.sparse import pattern_mask
 from windtunnel.model import LanguageModel
 
 SAME = 1e-6  # relative; counts are sums of integers
@@ -45,6 +59,9 @@ def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monke
     monkeypatch.setattr("windtunnel.mixers.differential.differential_attention", differential_attention_reference)
     monkeypatch.setattr("windtunnel.mixers.linear.linear_attention", linear_attention_recurrent)
     monkeypatch.setattr("windtunnel.mixers.linear.causal_efficient_attention", causal_efficient_attention_recurrent)
+    monkeypatch.setattr("windtunnel.mixers.sparse.attention", attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.sparse.dilated", dilated_by_a_mask)
+    monkeypatch.setattr("windtunnel.mixers.prefix.attention", attention_reference)
     model = model_of(case)
     tokens = tokens_for(model.spec, length=LENGTH)
     dense = ledger(model.spec, LENGTH, maps_kept=False).forward.dense
@@ -52,6 +69,10 @@ def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monke
     assert forward / tokens.numel() == pytest.approx(dense, rel=SAME)
     both = counted(lambda: model(tokens).logits.sum().backward())
     assert both / tokens.numel() == pytest.approx(3 * dense, rel=SAME)
+
+
+def dilated_by_a_mask(context: Context, q: Tensor, past: Any, scale: float, pattern: Sliding) -> Tensor:
+    return attention_reference(q, *past, scale, pattern_mask(pattern, context))
 
 
 @EVERY_CASE
@@ -67,7 +88,21 @@ def test_forward_of_the_sdpa_kernel(case: str) -> None:
         expected += core.dense / 3
         assert core.hardware == pytest.approx(core.model * 4 / 3)
     expected += sum(row.hardware - row.dense for row in found.rows if row.mechanism in BY_CHUNKS)
+    expected += sum(saved_by_residues(block.mixer, model.spec.width) for block in model.spec.blocks)
     assert counted(lambda: model(tokens)) / tokens.numel() == pytest.approx(expected, rel=SAME)
+
+
+def saved_by_residues(mixer: Any, width: int) -> float:
+    """d tables of (t/d)² instead of one of t², where heads leave keys out; negative, for the pairs it saves."""
+    if not isinstance(mixer, SparseAttention):
+        return 0.0
+    saved = 0.0
+    for head in range(mixer.heads):
+        window = mixer.patterns[head % len(mixer.patterns)].sliding()
+        per_class = -(-LENGTH // window.dilation) if window is not None else LENGTH
+        pairs = window.dilation * per_class**2 - LENGTH**2 if window is not None else 0
+        saved += per_key(mixer, width) / mixer.heads * pairs / LENGTH
+    return saved
 
 
 @EVERY_CASE
@@ -203,7 +238,16 @@ def of_the_past(mixer: Any, width: int, position: int) -> int:
     if isinstance(mixer, LinearAttention):
         summed = width // mixer.heads + (mixer.features not in ("exp", "softmax"))  # a mass that is a sum like values
         return 4 * width * summed
+    if isinstance(mixer, SparseAttention):
+        own = mixer.own_prefix and position <= mixer.patterns[0].prefix  # type: ignore[attr-defined]
+        return round(per_key(mixer, width) * seen_by_patterns(mixer, position)) + 6 * width**2 * own
     return per_key(mixer, width) * min(position, getattr(mixer, "window", None) or position)
+
+
+def seen_by_patterns(mixer: SparseAttention, position: int) -> float:
+    """Keys that the token at a position sees, in the mean over heads, asked pair by pair."""
+    query, keys = torch.tensor(position - 1), torch.arange(position)
+    return sum(int(each.sees(query, keys).sum()) for each in mixer.patterns) / len(mixer.patterns)
 
 
 def per_key(mixer: Any, width: int) -> int:

@@ -11,7 +11,14 @@ from windtunnel.model import LanguageModel, LanguageModelLayer, ModelState
 VOCAB, CONTEXT = 97, 96
 SIZES: dict[str, Any] = {"vocab": VOCAB, "layers": 3, "width": 64, "context": CONTEXT}
 # A band shorter than the sequences, or it would never be felt.
-OWN: dict[str, dict[str, Any]] = {"gpt3": {"window": 7}, "gpt_neo": {"window": 7}, "griffin": {"window": 7}}
+OWN: dict[str, dict[str, Any]] = {
+    "gpt3": {"window": 7},
+    "gpt_neo": {"window": 7},
+    "griffin": {"window": 7},
+    "longformer": {"window": 9, "lowest": 3},
+    "sparse_transformer": {"stride": 6},
+    "bigbird": {"block": 3, "first": 1, "chosen": 1},
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in wt.recipes.names()},
     "gpt3-dense": ("gpt3", {"banded": False}),
@@ -46,6 +53,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"pattern": "AR", "recurrent_width": 56, "gate_blocks": 4, "memory": "text", "scaled": True, "soft_cap": 3.0},
     ),
     "hawk-four-blocks": ("hawk", {"heads": 4, "recurrent_width": 36, "hidden": 50, "layers": 2}),
+    "longformer-global": ("longformer", {"prefix": 3, "dilated_heads": 3, "layers": 2}),
+    "sparse_transformer-strided": ("sparse_transformer", {"pattern": "strided"}),
+    "sparse_transformer-layers": ("sparse_transformer", {"pattern": "strided", "combined": "layers", "layers": 2}),
+    "sparse_transformer-heads": ("sparse_transformer", {"combined": "heads", "columns": 2}),
+    "bigbird-grouped": ("bigbird", {"kv_heads": 2, "block": 5, "window": 1, "chosen": 2, "tied": True}),
     "ngpt-odd-vocab": ("ngpt", {"vocab": 31, "hidden": 50}),
     "mamba-odd": ("mamba", {"hidden": 37, "state": 3, "taps": 1}),
     "lru-long-memory": ("lru", {"hidden": 37, "r_min": 0.9, "r_max": 0.999, "phase_max": 0.3}),

@@ -10,8 +10,10 @@ from windtunnel.mixers.linear import LinearAttention
 from windtunnel.mixers.lru import LRU
 from windtunnel.mixers.mamba import Mamba
 from windtunnel.mixers.nothing import Nothing
+from windtunnel.mixers.patterns import BigBird, Fixed, Pattern, Sliding, Strided
 from windtunnel.mixers.recurrent import Recurrent
 from windtunnel.mixers.rg_lru import RGLRU
+from windtunnel.mixers.sparse import SparseAttention
 from windtunnel.mixers.unmasked import UnmaskedAttention
 
 __all__ = [
@@ -20,14 +22,20 @@ __all__ = [
     "RGLRU",
     "AttendingLayer",
     "Attention",
+    "BigBird",
     "DiffAttention",
     "DiffAttentionV2",
+    "Fixed",
     "LinearAttention",
     "Mamba",
     "Mixer",
     "MixerLayer",
     "NormalizedAttention",
     "Nothing",
+    "Pattern",
     "Recurrent",
+    "Sliding",
+    "SparseAttention",
+    "Strided",
     "UnmaskedAttention",
 ]

@@ -145,6 +145,27 @@ _ENTRIES = (
         ("125m", "355m", "1.3b", "2.7b"),
     ),
     # sparse attention
+    Entry(
+        "longformer",
+        "Longformer",
+        "Beltagy et al. 2020, arXiv 2004.05150",
+        "sliding windows that grow with depth, dilated heads, global tokens, RoPE, LayerNorm, GELU MLP, biases",
+        ("41m", "102m"),
+    ),
+    Entry(
+        "sparse_transformer",
+        "Sparse Transformer",
+        "Child et al. 2019, arXiv 1904.10509",
+        "fixed or strided patterns, merged or by turns of layers or heads, LayerNorm, learned positions, GELU MLP",
+        ("enwik8", "imagenet64"),
+    ),
+    Entry(
+        "bigbird",
+        "BigBird",
+        "Zaheer et al. 2020, arXiv 2007.14062",
+        "blocks: global, neighbouring and random ones, in causal order, otherwise the baseline",
+        ("base", "large"),
+    ),
     # linear attention
     Entry(
         "efficient_attention",
