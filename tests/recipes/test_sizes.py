@@ -31,6 +31,8 @@ EXACT = {
     ("efficient_attention", "tiny"): 2_964_480,  # GPT-3's count at this size: V d + T d + L (12 d² + 13 d) + 2 d
     ("griffin", "recurrentgemma-2b"): 2_682_862_080,  # as the authors' code makes them
     ("griffin", "recurrentgemma-9b"): 8_579_977_216,
+    ("longformer", "41m"): 37_960_704,  # see test_longformer_counts
+    ("longformer", "102m"): 94_703_616,
     ("ngpt", "0.5b"): 468_491_520,  # the paper prints 468.4M, its own formula gives this
     ("ngpt", "1b"): 1_026_177_280,
     ("mamba", "130m"): 129_135_360,
@@ -70,6 +72,8 @@ ROUNDED = {
     ("h3", "355m"): (355e6, 0.018),
     ("h3", "1.3b"): (1.3e9, 0.021),
     ("h3", "2.7b"): (2.7e9, 0.012),
+    ("sparse_transformer", "enwik8"): (95e6, 0.002),
+    ("sparse_transformer", "imagenet64"): (152e6, 0.003),
     ("diff_transformer", "830m"): (0.834e9, 0.001),
     ("diff_transformer", "1.4b"): (1.413e9, 0.001),
     ("diff_transformer", "2.8b"): (2.773e9, 0.001),
@@ -194,6 +198,14 @@ def test_ngpt_counts(width: int, layers: int, heads: int, vocab: int, expected: 
 def test_palm_counts(width: int, layers: int, head_width: int, vocab: int, expected: int) -> None:
     found = counted("palm", width=width, layers=layers, heads=4, head_width=head_width, vocab=vocab)
     assert found.n_total == expected
+
+
+@pytest.mark.parametrize(("size", "published"), [("41m", 41e6), ("102m", 102e6)])
+def test_longformer_counts(size: str, published: float) -> None:
+    """Rotary positions have no parameters; the paper's relative ones have a matrix of width² in every layer."""
+    spec = wt.recipes.get("longformer")(size=size)
+    relative = len(spec.blocks) * spec.width**2
+    assert counted("longformer", size=size).n_total + relative == pytest.approx(published, rel=0.006)
 
 
 @pytest.mark.parametrize("recipe", wt.recipes.names())

@@ -53,6 +53,7 @@ from windtunnel.kernels.rms_norm import (
 from windtunnel.kernels.rotary import rotate, rotate_reference
 from windtunnel.kernels.selective_scan import selective_scan, selective_scan_reference
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
+from windtunnel.kernels.tiled import tiled_attention, tiled_attention_reference
 
 __all__ = [
     "Means",
@@ -107,6 +108,8 @@ __all__ = [
     "selective_scan_reference",
     "sphere_step",
     "sphere_step_reference",
+    "tiled_attention",
+    "tiled_attention_reference",
     "tune_allocator",
     "unit_norm",
     "unit_norm_reference",

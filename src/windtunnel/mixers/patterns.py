@@ -122,7 +122,7 @@ class Sliding(Pattern):
     def pieces(self, length: int) -> list[Piece]:
         window = residues(length, self.dilation, self.window, lambda i, j: self._in_window(i, j) & (j >= self.prefix))
         prefix = blocks(
-            length, 128, lambda m: range(min(self.prefix, length)), lambda i, j: (j <= i) & (j < self.prefix)
+            length, 128, lambda m: torch.arange(min(self.prefix, length)), lambda i, j: (j <= i) & (j < self.prefix)
         )
         return window + (prefix if self.prefix else [])
 
@@ -213,13 +213,15 @@ class Fixed(Pattern):
 
     def pieces(self, length: int) -> list[Piece]:
         if self.part == "local":
-            return blocks(length, self.stride, lambda m: range(m * self.stride, (m + 1) * self.stride), self.sees)
+            return blocks(
+                length, self.stride, lambda m: torch.arange(m * self.stride, (m + 1) * self.stride), self.sees
+            )
         return with_own_block(length, self.stride, self._before, self.sees)
 
-    def _before(self, block: int) -> list[int]:
+    def _before(self, block: int) -> Tensor:
         """Summary columns of the blocks before."""
-        columns = range(self._first, self._first + self.columns)
-        return [before * self.stride + column for before in range(block) for column in columns]
+        columns = torch.arange(self._first, self._first + self.columns)
+        return (torch.arange(block).unsqueeze(1) * self.stride + columns).flatten()
 
 
 class BigBird(Pattern):
@@ -272,10 +274,11 @@ class BigBird(Pattern):
     def pieces(self, length: int) -> list[Piece]:
         return with_own_block(length, self.block, self._before, self.sees)
 
-    def _before(self, own: int) -> list[int]:
+    def _before(self, own: int) -> Tensor:
         near = range(max(0, own - self._side), own)
         others = {*range(min(self.first, own)), *near, *_drawn(self, own)}
-        return [one * self.block + offset for one in sorted(others) for offset in range(self.block)]
+        table = torch.tensor(sorted(others), dtype=torch.int64).unsqueeze(1)
+        return (table * self.block + torch.arange(self.block)).flatten()
 
     def _table(self, count: int) -> Tensor:
         """The random blocks of the first `count` query blocks, [count max(1, r)], -1 where there is none."""

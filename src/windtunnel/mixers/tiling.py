@@ -28,9 +28,9 @@ class Piece(NamedTuple):
         return Tiles(self.queries, self.keys, seen)
 
 
-def blocks(length: int, size: int, keys: Callable[[int], Sequence[int]], sees: Sees) -> list[Piece]:
+def blocks(length: int, size: int, keys: Callable[[int], Tensor], sees: Sees) -> list[Piece]:
     """Blocks of `size` neighbouring queries; block m meets `keys(m)`. Those of similar numbers of keys go together."""
-    groups: dict[int, list[tuple[int, Sequence[int]]]] = {}
+    groups: dict[int, list[tuple[int, Tensor]]] = {}
     for block in range(-(-length // size)):
         met = keys(block)
         groups.setdefault(-(-len(met) // _STEP), []).append((block, met))
@@ -40,14 +40,14 @@ def blocks(length: int, size: int, keys: Callable[[int], Sequence[int]], sees: S
         queries = torch.stack([torch.arange(block * size, (block + 1) * size) for block, _ in group])
         table = torch.full((len(group), widest), -1)
         for row, (_, met) in enumerate(group):
-            table[row, : len(met)] = torch.as_tensor(met, dtype=torch.int64)
+            table[row, : len(met)] = met
         pieces.append(_inside(queries, table, length, sees))
     return pieces
 
 
-def with_own_block(length: int, size: int, before: Callable[[int], Sequence[int]], sees: Sees) -> list[Piece]:
+def with_own_block(length: int, size: int, before: Callable[[int], Tensor], sees: Sees) -> list[Piece]:
     """Blocks of neighbouring queries; block m meets `before(m)`, all of it in earlier blocks, and itself."""
-    return blocks(length, size, lambda m: [*before(m), *range(m * size, (m + 1) * size)], sees)
+    return blocks(length, size, lambda m: torch.cat([before(m), torch.arange(m * size, (m + 1) * size)]), sees)
 
 
 def residues(length: int, dilation: int, window: int | None, sees: Sees) -> list[Piece]:

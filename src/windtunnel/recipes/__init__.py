@@ -156,7 +156,7 @@ _ENTRIES = (
         "sparse_transformer",
         "Sparse Transformer",
         "Child et al. 2019, arXiv 1904.10509",
-        "fixed or strided patterns, merged or by turns of layers or heads, LayerNorm, learned positions, GELU MLP",
+        "fixed or strided patterns, merged or by turns of layers or heads, LayerNorm, axial positions, GELU MLP",
         ("enwik8", "imagenet64"),
     ),
     Entry(
@@ -164,7 +164,7 @@ _ENTRIES = (
         "BigBird",
         "Zaheer et al. 2020, arXiv 2007.14062",
         "blocks: global, neighbouring and random ones, in causal order, otherwise the baseline",
-        ("base", "large"),
+        (),
     ),
     # linear attention
     Entry(

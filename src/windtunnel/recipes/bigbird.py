@@ -6,17 +6,12 @@ from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
-from windtunnel.recipes.sizing import Settings, Sizes, Training, gated_hidden, heads_for, recipe
+from windtunnel.recipes.sizing import Sizes, Training, gated_hidden, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
 TRAINING = Training(learning_rate=1.2e-2)
 
-# The paper's models are encoders; these are their shapes, with the baseline's parts.
-_COMMON: Settings = {"vocab": 50_358, "context": 4096, "block": 64, "tied": True}
-SIZES: Sizes = {
-    "base": {"layers": 12, "width": 768, "heads": 12, **_COMMON},
-    "large": {"layers": 24, "width": 1024, "heads": 16, **_COMMON},
-}
+SIZES: Sizes = {}  # the paper's models are encoders
 
 
 @recipe(SIZES)

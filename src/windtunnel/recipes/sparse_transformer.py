@@ -9,7 +9,7 @@ from windtunnel.mixers import Fixed, Pattern, SparseAttention, Strided
 from windtunnel.mlps import Dense
 from windtunnel.model import Block, Embedding, Head, LanguageModel
 from windtunnel.norms import LayerNorm
-from windtunnel.positions import Learned
+from windtunnel.positions import Axial
 from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
@@ -41,8 +41,8 @@ def sparse_transformer(
     pattern: "fixed" for text, "strided" for what has a period. combined: both sets in every head, one of them by turns
     of layers, or by turns of heads. stride: None is the square root of the context, for a cost of T sqrt(T). columns:
     summaries of each block in the fixed pattern, None is a quarter of the stride; heads by turns take different ones.
-    Where the paper adds learned vectors of row and column, positions here are one learned table; its initial values are
-    those of the other models here, for its zero output matrix says nothing at the start.
+    Positions are a learned vector for the block and one for the place in it. The paper starts its output matrix from
+    zero and other matrices from N(0, 0.125/sqrt(fan-in)); here all but positions start as in GPT-2.
     """
     heads = heads or heads_for(width)
     stride = stride or max(2, round(math.sqrt(context)))
@@ -73,12 +73,18 @@ def sparse_transformer(
         vocab=vocab,
         width=width,
         context=context,
-        embedding=Embedding(positions=Learned(length=context)),
+        embedding=Embedding(positions=_places(context, stride, width)),
         blocks=tuple(Block(residual=PreNorm(norm=norm), mixer=mixer, mlp=mlp) for mixer in mixers),
         norm=norm,
         head=Head(tied=True),
         initial=Normal(std=0.02, scale_writes=True),
     )
+
+
+def _places(context: int, stride: int, width: int) -> Axial:
+    """Section 5.3: as many vectors as blocks and places in a block, from N(0, 0.125/sqrt(2 width))."""
+    blocks = -(-context // stride)
+    return Axial(length=blocks * stride, shape=(blocks, stride), combine="sum", deviation=0.125 / math.sqrt(2 * width))
 
 
 def _strided(stride: int, part: Literal["band", "stride"]) -> Pattern:
