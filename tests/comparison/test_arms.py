@@ -111,3 +111,14 @@ def test_experts_against_experts_are_matched_too():
     arms, _ = build("eight=mixtral", "sixteen=mixtral:experts=16", baseline="eight")
     assert n_body_active(arms[1].spec) == pytest.approx(n_body_active(arms[0].spec), rel=0.01)
     assert n_body(arms[1].spec) > 1.5 * n_body(arms[0].spec)
+
+
+@pytest.mark.parametrize("recipe", ["mamba", "lru"])
+def test_a_recipe_without_heads_is_turned_by_both_knobs(recipe):
+    strict = preset("strict", "cpu")
+    arms, _ = build_arms(("llama", recipe), None, strict, 1024, {}, lattice=8, allow_gap=False)
+    turned, twin = arms[1:]
+    assert (turned.matching.knob, turned.spec.width) == ("hidden", 64)
+    assert twin.spec.width != 64
+    assert twin.spec.width % 8 == 0
+    assert all(abs(arm.matching.gap) <= 0.01 and "heads" not in arm.settings for arm in (turned, twin))

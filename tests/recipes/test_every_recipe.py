@@ -321,7 +321,7 @@ def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["gpt3", "llama", "diff_transformer-grouped", "ngpt", "griffin"])
+@pytest.mark.parametrize("case", ["gpt3", "llama", "diff_transformer-grouped", "ngpt", "griffin", "mamba", "lru", "h3"])
 def test_compiled_equals_eager(case: str) -> None:
     """Once for each mixer class."""
     done = subprocess.run(

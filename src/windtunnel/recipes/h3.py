@@ -8,7 +8,7 @@ from windtunnel.norms import LayerNorm
 from windtunnel.recipes.sizing import Settings, Sizes, Training, heads_for, recipe
 from windtunnel.residuals import PreNorm
 
-TRAINING = Training(learning_rate=3e-3)
+TRAINING = Training(learning_rate=6e-3)
 
 _COMMON: Settings = {"vocab": 50_264, "context": 2048}  # GPT-2's vocabulary of 50,257, padded to a multiple of 8
 # The released hybrids.

@@ -9,7 +9,7 @@ from windtunnel.norms import LayerNorm
 from windtunnel.recipes.sizing import Sizes, Training, recipe
 from windtunnel.residuals import PreNorm
 
-TRAINING = Training(learning_rate=6e-3)
+TRAINING = Training(learning_rate=1.2e-2)
 
 # The paper trains on long-range benchmarks, not on text; this is its deep LRU for byte-level classification with a
 # language model's tables around it.
