@@ -68,9 +68,10 @@ def bounds(model: ModelLayer, tokens: Tensor, documents: Tensor | None = None) -
 
     vector norm, condition: of each matrix along its stream side, and largest over smallest singular value (None for a
     singular one). token product: of pairs of rows of each table. hidden norm, hidden product: after each block, the
-    products of different positions of a row. output product: of last hidden states and rows of the output table, its
-    scales left out. score: attention logits of keys that come no later than their query. scale: learned scales, by
-    size. Takes a singular value decomposition of every matrix, and memory for whole attention maps.
+    products of different positions of a row (none where a block is given one position at a time). output product: of
+    last hidden states and rows of the output table, its scales left out. score: attention logits of keys that come no
+    later than their query. scale: learned scales, by size. Takes a singular value decomposition of every matrix, and
+    memory for whole attention maps.
     """
     figures = [*_matrices(model), *_tables(model), *_scales(model)]
     with _watched(model, figures):
@@ -147,7 +148,8 @@ def _watched(model: ModelLayer, figures: list[Figure]) -> Iterator[None]:
             def left(block: Any, given: tuple[Any, ...], out: BlockOutput, path: str = path) -> None:
                 bound = _unit(isinstance(block.residual, NormalizedLayer))
                 figures.append(_figure("hidden norm", path, out.hidden.double().norm(dim=-1), bound))
-                figures.append(_figure("hidden product", path, _products(out.hidden), bound))
+                if out.hidden.shape[-2] > 1:
+                    figures.append(_figure("hidden product", path, _products(out.hidden), bound))
 
             handles.append(layer.register_forward_hook(left))
     try:
