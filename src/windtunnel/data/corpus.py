@@ -29,11 +29,15 @@ _BUILD_PREFIXES = ("config-", "_sysconfigdata")  # written by the build: they na
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order. `source` is one line for people that says where they came from."""
+    """Documents in a fixed order. `source` is one line for people that says where they came from.
+
+    alphabet: the characters that all are made of, where each is to be a token (pictures); None for text.
+    """
 
     name: str
     source: str
     documents: list[Document]
+    alphabet: str | None = None
 
     @cached_property
     def bytes(self) -> int:
@@ -65,12 +69,18 @@ class Division:
 def read_corpus(paths: Sequence[Path | str] | Path | str | None = None, text_field: str = "text") -> Corpus:
     """Read text files, folders, JSON lines or Parquet; without paths, the standard library's source.
 
+    "digits" alone, where no such file exists, is scikit-learn's pictures (`windtunnel.data.pictures`).
+
     Fewer than ten documents cannot be divided well, so they are cut at line ends into pieces of 8 KB (less where the
     corpus is small). Raises InputError for what is missing, empty, binary, undecodable or without its text field.
     """
     if not paths:
         return _standard_library()
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if files == [Path("digits")] and not files[0].exists():
+        from windtunnel.data.pictures import digits
+
+        return digits()
     documents: list[Document] = []
     skipped = 0
     for path in files:

@@ -1,6 +1,7 @@
 """Batches as a pure function of (data seed, step, row): no iterator, no state, nothing to save or to resume.
 
-The token stream is cut into windows of `context + 1` tokens, `context` apart. Epoch e shifts the cut by an offset and
+The token stream is cut into windows of `context + 1` tokens, `context` apart; where every document has just so many, as
+pictures have, each is a window, and the cut stays where it is. Otherwise epoch e shifts the cut by an offset and
 visits the windows in the order of a keyed permutation, both drawn from (data seed, e). The permutation is a generalised
 Feistel network over Z_a x Z_b with cycle walking (Black and Rogaway 2002, section 5), so it is computed row by row and
 never stored, whatever the size of the corpus.
@@ -49,7 +50,9 @@ class Sampler:
         self._span = np.arange(context + 1, dtype=np.int64)
         self.context = context
         self.data_seed = data_seed
-        self.windows = (self._tokens.size - context) // context
+        whole = bool((np.diff(split.offsets) == context + 1).all())
+        self._stride, self._shifts = (context + 1, 1) if whole else (context, context)
+        self.windows = self._tokens.size // self._stride if whole else (self._tokens.size - context) // context
         if self.windows < 1:
             raise InputError(
                 f"{self._tokens.size} training tokens hold no window of context {context}; at least {2 * context} are "
@@ -88,7 +91,7 @@ class Sampler:
             rounds, offset = _epoch_keys(self.data_seed, epoch, self.context)
             here = epochs == epoch
             place = permute((drawn[here] % self.windows).astype(np.uint64), self.windows, rounds)
-            starts[here] = offset + place.astype(np.int64) * self.context
+            starts[here] = offset % self._shifts + place.astype(np.int64) * self._stride
         return starts
 
     def epochs(self, steps: int, batch_size: int) -> float:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from windtunnel.data.building import FORMAT, META_FILE, TOKENIZER_FOLDER, Progress, build
 from windtunnel.data.corpus import Corpus
 from windtunnel.data.files import file_hash
-from windtunnel.data.tokenizers import ByteTokenizer, Tokenizer, choose_vocabulary, load_tokenizer
+from windtunnel.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, choose_vocabulary, load_tokenizer
 from windtunnel.errors import InputError
 
 TokenizerChoice: TypeAlias = Tokenizer | str | int | Path | None
@@ -88,7 +88,7 @@ def prepare(
     a tenth of the corpus. Raises InputError for a corpus too small for `context`, a vocabulary that it cannot fill, a
     tokenizer that changes its text, and a damaged shard; WorkError where the disk is full.
     """
-    chosen = _choose(tokenizer, corpus.bytes)
+    chosen = _choose(tokenizer, corpus)
     root = cache or default_cache()
     folder = root / _key(corpus, chosen, heldout_tokens)
     if not folder.exists():
@@ -120,12 +120,14 @@ def open_dataset(folder: Path | str, verify: bool = True) -> Dataset:
     return Dataset(folder, train, heldout, record)
 
 
-def _choose(tokenizer: TokenizerChoice, corpus_bytes: int) -> Tokenizer | int | None:
+def _choose(tokenizer: TokenizerChoice, corpus: Corpus) -> Tokenizer | int | None:
     """A tokenizer, a vocabulary to train, or None for a vocabulary that the corpus's size suggests."""
+    if tokenizer is None and corpus.alphabet is not None:
+        return CharacterTokenizer(corpus.alphabet)
     if isinstance(tokenizer, Tokenizer | int):
         return tokenizer
     if tokenizer is None:
-        return None if choose_vocabulary(corpus_bytes) else ByteTokenizer()
+        return None if choose_vocabulary(corpus.bytes) else ByteTokenizer()
     if tokenizer == "bytes":
         return ByteTokenizer()
     return load_tokenizer(tokenizer)

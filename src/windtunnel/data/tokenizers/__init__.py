@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 from windtunnel.data.tokenizers.base import RECORD_FILE, ByteTokenizer, Ids, Tokenizer
+from windtunnel.data.tokenizers.characters import CharacterTokenizer
 from windtunnel.data.tokenizers.given import JSON_FILE, JsonTokenizer
 from windtunnel.data.tokenizers.trained import SentencePieceTokenizer, train_sentencepiece
 from windtunnel.errors import InputError
 
 __all__ = [
     "ByteTokenizer",
+    "CharacterTokenizer",
     "Ids",
     "JsonTokenizer",
     "SentencePieceTokenizer",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 _KINDS: dict[str, type[Tokenizer]] = {
-    kind.kind: kind for kind in (ByteTokenizer, SentencePieceTokenizer, JsonTokenizer)
+    kind.kind: kind for kind in (ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, JsonTokenizer)
 }
 
 
