@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from windtunnel.errors import InputError
 from windtunnel.mixers import Attention, BigBird, Fixed, Pattern, Sliding, SparseAttention, Strided
-from windtunnel.mixers.patterns import Kept, multiplied, pairs, tiles
+from windtunnel.mixers.kept import Kept
+from windtunnel.mixers.patterns import multiplied, pairs, tiles
 from windtunnel.mixers.tiling import document_tiles
 
 SLIDING = st.builds(
@@ -98,6 +99,10 @@ def test_what_is_kept_is_what_may_still_be_seen(pattern: Pattern, seen: int) -> 
     else:
         assert torch.equal(kept, needed)
     assert pattern.kept(seen).count(seen) == int(kept.sum())
+    for_good = pattern.kept(seen).for_good(at)
+    assert torch.equal(pattern.kept(seen).rank(at), for_good.cumsum(0) - for_good.long())
+    far = coming[:, None] - at > (pattern.reach if pattern.reach is not None else 10**9)
+    assert not bool((pattern.sees(coming[:, None], at) & far & ~for_good).any())
 
 
 @given(each=st.lists(PATTERNS, min_size=1, max_size=4), seen=st.integers(0, 200))

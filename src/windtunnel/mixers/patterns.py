@@ -4,51 +4,16 @@ Positions count from the start of a document. i is a query's, j a key's, b a blo
 """
 
 import functools
-import math
 import random
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from windtunnel.kernels.tiled import Tiles
+from windtunnel.mixers.kept import Kept
 from windtunnel.mixers.tiling import Piece, blocks, residues, with_own_block
 from windtunnel.spec import Spec
-
-
-class Kept(NamedTuple):
-    """Keys that queries to come may see: those before `head`, those from `tail` on, and some columns of each stride.
-
-    columns: (stride, first, count) for the positions j with first <= j mod stride < first + count.
-    """
-
-    head: int = 0
-    tail: int = 0
-    columns: tuple[tuple[int, int, int], ...] = ()
-
-    def of(self, keys: Tensor) -> Tensor:
-        """True for each position [s] that is kept."""
-        kept = (keys < self.head) | (keys >= self.tail)
-        for stride, first, count in self.columns:
-            kept = kept | ((keys % stride >= first) & (keys % stride < first + count))
-        return kept
-
-    def count(self, seen: int) -> int:
-        """How many of the first `seen` positions are kept."""
-        head = min(self.head, seen)
-        tail = max(head, min(self.tail, seen))
-        period = math.lcm(*(stride for stride, _, _ in self.columns))
-        residues = [r for r in range(period) if any(a <= r % s < a + n for s, a, n in self.columns)]
-        between = sum((tail - r + period - 1) // period - (head - r + period - 1) // period for r in residues)
-        return head + seen - tail + between
-
-    @classmethod
-    def union(cls, each: "Iterable[Kept]") -> "Kept":
-        """What any of several heads may see."""
-        every = list(each)
-        columns = dict.fromkeys(one for kept in every for one in kept.columns)
-        return cls(max(kept.head for kept in every), min(kept.tail for kept in every), tuple(columns))
 
 
 class Pattern(Spec):
@@ -64,6 +29,11 @@ class Pattern(Spec):
 
     def kept(self, seen: int) -> Kept:
         """What a query after the first `seen` tokens may still see."""
+        raise NotImplementedError
+
+    @property
+    def reach(self) -> int | None:
+        """How far back a query sees what is not kept for good; None is without limit."""
         raise NotImplementedError
 
     def pieces(self, length: int) -> list[Piece]:
@@ -116,8 +86,11 @@ class Sliding(Pattern):
         return steps + (query + 1).clamp(max=self.prefix) - inside
 
     def kept(self, seen: int) -> Kept:
-        reach = seen if self.window is None else (self.window - 1) * self.dilation
-        return Kept(self.prefix, max(0, seen - reach))
+        return Kept(self.prefix, 0 if self.reach is None else max(0, seen - self.reach))
+
+    @property
+    def reach(self) -> int | None:
+        return None if self.window is None else (self.window - 1) * self.dilation
 
     def pieces(self, length: int) -> list[Piece]:
         window = residues(length, self.dilation, self.window, lambda i, j: self._in_window(i, j) & (j >= self.prefix))
@@ -153,7 +126,11 @@ class Strided(Pattern):
         return {"both": band + stride - 1, "band": band, "stride": stride}[self.part]
 
     def kept(self, seen: int) -> Kept:
-        return Kept(tail=max(0, seen - self.stride + 1) if self.part == "band" else 0)
+        return Kept(tail=0 if self.reach is None else max(0, seen - self.reach))
+
+    @property
+    def reach(self) -> int | None:
+        return self.stride - 1 if self.part == "band" else None
 
     def pieces(self, length: int) -> list[Piece]:
         band, stride = Sliding(window=self.stride), Sliding(window=None, dilation=self.stride)
@@ -210,6 +187,10 @@ class Fixed(Pattern):
         block = seen // self.stride * self.stride
         whole = Kept(tail=block, columns=columns)
         return {"both": whole, "local": Kept(tail=block), "summary": Kept(tail=seen, columns=columns)}[self.part]
+
+    @property
+    def reach(self) -> int | None:
+        return 0 if self.part == "summary" else self.stride - 1
 
     def pieces(self, length: int) -> list[Piece]:
         if self.part == "local":
@@ -270,6 +251,10 @@ class BigBird(Pattern):
         if self.chosen:
             return Kept()
         return Kept(self.first * self.block, max(0, seen // self.block - self._side) * self.block)
+
+    @property
+    def reach(self) -> int | None:
+        return None if self.chosen else (self._side + 1) * self.block - 1
 
     def pieces(self, length: int) -> list[Piece]:
         return with_own_block(length, self.block, self._before, self.sees)

@@ -7,7 +7,8 @@ from windtunnel.init import Linear
 from windtunnel.kernels.attention import attention, attention_maps
 from windtunnel.layer import Context, Cost, Layer
 from windtunnel.mixers.attention import core_cost
-from windtunnel.mixers.base import KeyValues, split_heads
+from windtunnel.mixers.base import Buffers, KeyValues, split_heads
+from windtunnel.mixers.kept import write
 from windtunnel.positions import Rope
 
 
@@ -50,11 +51,23 @@ class PrefixLayer(Layer):
         if not new:
             return mixed, own
         q, k, v = self._project(x[:, :new], context.positions[:new])
-        past = KeyValues(k, v) if own is None else own.extend(k, v)
+        past = KeyValues(k, v) if own is None else own.extend(k, v, context)
         mixed = torch.cat([attention(q, *past, self.scale, causal=True), mixed[:, :, new:]], 2)
         if own is not None:
             own = past if seen + x.shape[1] < self.size else past.last(0)
         return mixed, own
+
+    def in_slots(self, x: Tensor, mixed: Tensor, context: Context, own: Buffers) -> Tensor:
+        """The same for rows that may stand at different places; `own` is written in place."""
+        positions = context.positions.expand(len(x), -1)
+        chosen = positions < self.size
+        if not bool(chosen.any()):
+            return mixed
+        q, k, v = self._project(x, context.positions)
+        write(own, k, v, positions, chosen, positions)
+        held, query = own.positions[:, None, None], positions[:, None, :, None]
+        rows = attention(q, own.keys, own.values, self.scale, (held >= 0) & (held <= query))
+        return torch.where(chosen[:, None, :, None], rows, mixed)
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k = split_heads(self.q(x), self.heads), split_heads(self.k(x), self.kv_heads)

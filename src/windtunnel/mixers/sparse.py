@@ -1,7 +1,6 @@
 """Attention in fixed patterns of pairs, at a cost that follows the pattern: Longformer, Sparse Transformer, BigBird."""
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +9,13 @@ from torch.nn import functional as F
 
 from windtunnel.init import Linear
 from windtunnel.kernels import tiled
-from windtunnel.kernels.attention import attention, attention_maps
+from windtunnel.kernels.attention import attention, attention_maps, attention_scores
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.layer import Context, Cost
 from windtunnel.mixers.attention import attend, core_cost, resolve_head_width
-from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
-from windtunnel.mixers.patterns import Kept, Pattern, Sliding, multiplied, pairs, tiles
+from windtunnel.mixers.base import AttendingLayer, Buffers, KeyValues, Mixer, merge_heads, split_heads
+from windtunnel.mixers.kept import Kept, Slots
+from windtunnel.mixers.patterns import Pattern, Sliding, multiplied, pairs, tiles
 from windtunnel.mixers.prefix import PrefixLayer
 from windtunnel.mixers.tiling import document_tiles
 from windtunnel.positions import Rope
@@ -60,14 +60,12 @@ class SparseState(NamedTuple):
     """Keys [b g s k] and values [b g s k] of those tokens that the patterns may still see, in their order.
 
     own_keys, own_values: those of the global tokens' own projections, while such tokens may follow; else empty.
-    seen: tokens so far.
     """
 
     keys: Tensor
     values: Tensor
     own_keys: Tensor
     own_values: Tensor
-    seen: int
 
 
 class SparseAttentionLayer(AttendingLayer):
@@ -91,28 +89,44 @@ class SparseAttentionLayer(AttendingLayer):
             self.prefix = PrefixLayer(width, first.prefix, *sizes, self.scale, spec.bias, spec.rope)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
-        if state is not None and state.seen and x.shape[1] > LONGEST:
+        if isinstance(state, Slots):
+            return self._in_slots(x, context, state), state
+        seen = context.reach - x.shape[1] if state is not None else 0
+        if seen and x.shape[1] > LONGEST:
             return self._in_turns(x, context, state)
         q, k, v = self.project(x, context)
-        if state is None or not state.seen:
-            mixed = self._whole(q, k, v, context)
-            past = KeyValues(k, v)
-        else:
-            past = KeyValues(state.keys, state.values).extend(k, v)
-            mixed = self._onward(q, past, state.seen)
-        own = KeyValues(state.own_keys, state.own_values) if state is not None else None
+        past, own = KeyValues(k, v), None
+        if state is not None:
+            past, own = KeyValues(*state[:2]).extend(k, v, context), KeyValues(*state[2:])
+        mixed = self._onward(q, past, seen) if seen else self._whole(q, k, v, context)
         if self.prefix is not None:
-            mixed, own = self.prefix(x, mixed, context, own, state.seen if state is not None else 0)
-        return self.o(merge_heads(mixed)), self._after(past, own, state, x.shape[1])
+            mixed, own = self.prefix(x, mixed, context, own, seen)
+        return self.o(merge_heads(mixed)), self._after(past, own, seen, context.reach)
 
     def _in_turns(self, x: Tensor, context: Context, state: SparseState) -> tuple[Tensor, SparseState]:
         """A long continuation by parts, so that no table of it with all keys is made."""
-        parts = []
-        for start in range(0, x.shape[1], LONGEST):
-            positions = context.positions[start : start + LONGEST]
-            part, state = self(x[:, start : start + LONGEST], replace(context, positions=positions, tables={}), state)
-            parts.append(part)
+        parts, first = [], context.reach - x.shape[1]
+        for part in torch.split(x, LONGEST, 1):
+            reach = first + part.shape[1]
+            positions = torch.arange(first, reach, device=x.device)
+            y, state = self(part, Context(positions, reach=reach), state)
+            parts.append(y)
+            first = reach
         return torch.cat(parts, 1), state
+
+    def _in_slots(self, x: Tensor, context: Context, state: Slots) -> Tensor:
+        """Rows that may stand at different places, over buffers that are written in place."""
+        q, k, v = self.project(x, context)
+        kept = self._kept(0)
+        state.extend(k, v, kept, context)
+        past, held = state.visible(kept)
+        query, key = context.positions.view(-1, x.shape[1], 1), held.unsqueeze(1)  # b t 1, b 1 s
+        masks = torch.stack([each.sees(query, key.clamp(min=0)) for each in self.spec.patterns], 1)  # b h t s
+        mixed = attention(q, *past, self.scale, masks & (key >= 0).unsqueeze(1))
+        if self.prefix is not None:
+            mixed = self.prefix.in_slots(x, mixed, context, state.own)
+        y: Tensor = self.o(merge_heads(mixed))
+        return y
 
     def project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [b h t k], keys and values [b g t k], positions applied."""
@@ -166,15 +180,17 @@ class SparseAttentionLayer(AttendingLayer):
         every = torch.arange(seen, device=device)
         return every[self._kept(seen).of(every)]
 
-    def _after(self, past: KeyValues, own: KeyValues | None, state: Any, new: int) -> SparseState | None:
-        """The state after this call."""
-        if state is None or own is None:
+    def _after(self, past: KeyValues, own: KeyValues | None, before: int, seen: int) -> SparseState | None:
+        """The state after `seen` tokens; past holds what was kept of those `before`, and the new ones."""
+        if own is None:
             return None
-        seen = state.seen + new
-        before = self._positions(state.seen, past.keys.device)
-        positions = torch.cat([before, torch.arange(state.seen, seen, device=before.device)])
-        kept = self._kept(seen).of(positions)
-        return SparseState(past.keys[:, :, kept], past.values[:, :, kept], *own, seen)
+        old = self._positions(before, past.keys.device)
+        kept = self._kept(seen).of(torch.cat([old, torch.arange(before, seen, device=old.device)]))
+        return SparseState(past.keys[:, :, kept], past.values[:, :, kept], *own)
+
+    def attention_scores(self, x: Tensor, context: Context) -> Tensor:
+        q, k, _ = self.project(x, context)
+        return attention_scores(q, k, self.scale)
 
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k, _ = self.project(x, context)
@@ -184,7 +200,15 @@ class SparseAttentionLayer(AttendingLayer):
 
     def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> SparseState:
         empty = torch.empty(batch, self.kv_heads, 0, self.head_width, device=device, dtype=dtype)
-        return SparseState(empty, empty, empty, empty, 0)
+        return SparseState(empty, empty, empty, empty)
+
+    def reserve(self, batch: int, device: torch.device, dtype: torch.dtype, capacity: int, chunk: int) -> Any:
+        none, kept = KeyValues(*self.initial_state(batch, device, dtype)[:2]), self._kept(0)
+        reaches = [pattern.reach for pattern in self.spec.patterns]
+        near = capacity if None in reaches else min(capacity, max(reach or 0 for reach in reaches) + chunk)
+        far = int(kept.rank(torch.tensor(capacity, device="cpu"))) + 1
+        own = self.prefix.size + 1 if self.prefix is not None else 1
+        return Slots(*(Buffers.empty(none, size) for size in (near, far, own)))
 
     def costs(self, length: int) -> list[Cost]:
         projections = sum(linear.operations for linear in (self.q, self.k, self.v, self.o))
