@@ -28,6 +28,7 @@ Takes some minutes, and a machine that does nothing else.
 
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
+    "spikes": "Loss spikes: whether the same data makes one again, read by other states (no timing).",
     "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
     "scan": "The linear recurrence, forward and backward, against the time of moving its bytes.",
     "hawk": "A training step of Hawk against transformers' RecurrentGemma of the same shape.",
