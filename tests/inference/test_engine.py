@@ -94,10 +94,10 @@ def test_constant_state_goes_on_for_ever() -> None:
     windowed = wt.build(windowed_spec())
     assert limit_of(windowed) is None
     engine = Engine(windowed, settings=EngineSettings(slots=2, chunk=3))
-    before = [tensor.data_ptr() for block in engine.state.blocks for tensor in tensors(block)]
+    before = [tensor.data_ptr() for block in engine.batch.state.blocks for tensor in tensors(block)]
     (pieces,) = served(engine, [Request(prompt=(1, 2, 3), sampling=GREEDY, tokens=200)])
     assert len(pieces) == 200
-    assert [tensor.data_ptr() for block in engine.state.blocks for tensor in tensors(block)] == before
+    assert [tensor.data_ptr() for block in engine.batch.state.blocks for tensor in tensors(block)] == before
     assert [piece.token for piece in pieces] == alone(windowed, (1, 2, 3), 200)
 
 

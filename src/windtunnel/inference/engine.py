@@ -1,11 +1,11 @@
 """Continuous batching: requests join and leave a running batch, one token a step for each.
 
-The state of all requests is one `ModelState` of buffers. Rows 0 .. d-1 decode together; row d, if there is one, is the
-request whose prompt is being read, a chunk a step, so that nobody waits long for a long prompt.
+The state of all requests is one `Batch`. Rows 0 .. d-1 decode together; row d, if there is one, is the request whose
+prompt is being read, a chunk a step, so that nobody waits long for a long prompt. With a drafter a decoding row moves
+on by several tokens a step (Leviathan et al. 2023), which have exactly the distribution that they would have singly.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,14 +13,18 @@ from torch import Tensor
 
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
-from windtunnel.inference import states
+from windtunnel.inference.acceptance import accept
+from windtunnel.inference.batch import Batch
+from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted, best_length
 from windtunnel.inference.request import Chosen, Finish, Piece, Request
-from windtunnel.inference.sampling import distribution, draw, uniform
+from windtunnel.inference.sampling import distribution, uniform
 from windtunnel.inference.stream import TextStream
-from windtunnel.root import ModelLayer, ModelState
+from windtunnel.root import ModelLayer
 from windtunnel.spec import Spec
 
 _FAR = 1 << 24
+_VERIFYING = 0.05  # what one more token adds to a pass of the target, in passes
+_FORGETTING = 0.9
 
 
 class QueueFull(InputError):
@@ -32,7 +36,7 @@ class EngineSettings(Spec):
 
     slots: requests that decode together. context: tokens that a request may hold; None is the model's own, and no limit
     for models whose state does not grow. chunk: tokens of a prompt that are read in one step. queue: requests that may
-    wait. at_limit: "stop" there, or "slide": go on from the newer half of the text.
+    wait. at_limit: "stop" there, or "slide": go on from the newer half of the text. draft_tokens: the longest draft.
     """
 
     slots: int = 16
@@ -40,9 +44,10 @@ class EngineSettings(Spec):
     chunk: int = 256
     queue: int = 256
     at_limit: Literal["stop", "slide"] = "stop"
+    draft_tokens: int = 8
 
     def validate(self) -> None:
-        for name in ("slots", "chunk", "queue"):
+        for name in ("slots", "chunk", "queue", "draft_tokens"):
             self.require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         self.require(self.context is None or self.context >= 2, f"context must be at least 2, got {self.context}")
 
@@ -53,8 +58,8 @@ class Row:
     def __init__(self, number: int, request: Request, tokenizer: Tokenizer | None) -> None:
         self.number, self.request = number, request
         self.text = list(request.prompt)
-        self.fed = 0
         self.slid = False
+        self.rate = 0.7
         self.stream = TextStream(tokenizer, request.stop) if tokenizer is not None else None
 
     @property
@@ -68,6 +73,13 @@ class Row:
         """Append a token of its own."""
         self.text.append(token)
         self._generated += 1
+
+    def judged(self, drafted: int, kept: int) -> None:
+        """Learn how often its drafts are kept: a running mean of verdicts, of which rejections end a draft."""
+        if drafted:
+            verdicts = min(kept + 1, drafted)
+            weight = _FORGETTING**verdicts
+            self.rate = weight * self.rate + (1 - weight) * kept / verdicts
 
 
 def limit_of(model: ModelLayer) -> int | None:
@@ -86,13 +98,24 @@ class Engine:
     """
 
     def __init__(
-        self, model: ModelLayer, tokenizer: Tokenizer | None = None, settings: EngineSettings | None = None
+        self,
+        model: ModelLayer,
+        tokenizer: Tokenizer | None = None,
+        settings: EngineSettings | None = None,
+        draft: ModelLayer | Literal["lookup"] | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
-        self.state = model.reserve(self.settings.slots, self.limit or _FAR, self.settings.chunk)
-        self._empty = model.reserve(1, self.limit or _FAR, self.settings.chunk)
+        self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
+        sizes = (self.settings.slots, self.limit or _FAR, self.settings.chunk)
+        self.batch = Batch(model, *sizes)
+        self.drafter: Drafter | None = None
+        if draft == "lookup":
+            self.drafter = PromptLookup(self.vocab)
+        elif draft is not None:
+            self.drafter = ModelDrafter(draft, model, *sizes, vocab=self.vocab)
+        self.drafted = self.kept = 0
         self._waiting: deque[Row] = deque()
         self._decoding: list[Row] = []
         self._reading: Row | None = None
@@ -146,12 +169,11 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Piece]:
-        """Read one chunk of a prompt, and give every decoding request its next token."""
+        """Read one chunk of a prompt, and give every decoding request its next tokens."""
         decoding = list(self._decoding)
         pieces = self._read()
         if decoding:
-            logits = self._forward(slice(0, len(decoding)), [[row.text[-1]] for row in decoding], decoding)
-            pieces += [piece for k, row in enumerate(decoding) for piece in self._choose(row, logits[k, -1])]
+            pieces += self._decode(decoding)
         return pieces
 
     def _read(self) -> list[Piece]:
@@ -159,47 +181,74 @@ class Engine:
             if not self._waiting or len(self._decoding) == self.settings.slots:
                 return []
             self._reading = self._waiting.popleft()
-            states.clear(self.state, len(self._decoding), self._empty)
+            self._clear(len(self._decoding))
             self._fit(self._reading)
-        row = self._reading
-        logits = self._feed(row, len(self._decoding), self.settings.chunk)
-        if row.fed < len(row.text):
+        row, place = self._reading, len(self._decoding)
+        start = self.batch.lengths[place]
+        logits = self.batch.feed(place, [row.text[start : start + self.settings.chunk]])
+        if self.batch.lengths[place] < len(row.text):
             return []
         self._decoding.append(row)
         self._reading = None
-        return self._choose(row, logits)
+        return self._emit(row, self._verdict(row, NOTHING, logits[0]), logits[0])
 
-    def _feed(self, row: Row, place: int, count: int) -> Tensor:
-        """Read the next tokens of a row; the logits [v] after the last of them."""
-        tokens = row.text[row.fed : row.fed + count]
-        return self._forward(slice(place, place + 1), [tokens], [row])[0, -1]
+    def _decode(self, rows: list[Row]) -> list[Piece]:
+        drafts = self._drafts(rows)
+        longest = max(len(draft.tokens) for draft in drafts)
+        before = self.batch.lengths[: len(rows)]
+        if longest:
+            self.batch.mark(range(len(rows)))
+        fed = [[row.text[-1], *draft.tokens] for row, draft in zip(rows, drafts, strict=True)]
+        logits = self.batch.feed(0, [tokens + [0] * (longest + 1 - len(tokens)) for tokens in fed], last=longest + 1)
+        verdicts = [
+            self._verdict(row, draft, logits[k]) for k, (row, draft) in enumerate(zip(rows, drafts, strict=True))
+        ]
+        for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
+            if longest and isinstance(verdict, list):
+                self.batch.rewind(place, before[place] + len(verdict), [*row.text, *verdict])
+        return [piece for k, row in enumerate(rows) for piece in self._emit(row, verdicts[k], logits[k])]
 
-    def _forward(self, chosen: slice, tokens: Sequence[Sequence[int]], group: Sequence[Row]) -> Tensor:
-        """Feed these rows; the logits [b 1 v] after the last token of each."""
-        first = tuple(row.fed for row in group)
-        position = first[0] if len(set(first)) == 1 else first
-        state = ModelState(position, states.rows(self.state, chosen))
-        ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
-        out = self.model(ids, state=state, last=1)
-        assert out.state is not None
-        states.put(self.state, chosen, out.state.blocks)
-        for row in group:
-            row.fed += ids.shape[1]
-        logits: Tensor = out.logits
-        return logits
+    def _drafts(self, rows: list[Row]) -> list[Draft]:
+        if self.drafter is None:
+            return [NOTHING] * len(rows)
+        wanted = [Wanted(row.text, row.request.sampling, row.generated, self._draft_length(row)) for row in rows]
+        return self.drafter.propose(wanted)
 
-    def _choose(self, row: Row, logits: Tensor) -> list[Piece]:
-        """The row's next token from logits [v], and what that leads to."""
-        if self.tokenizer is not None:
-            logits = logits[: self.tokenizer.vocab]  # rows of padding are no tokens
-        request = row.request
+    def _draft_length(self, row: Row) -> int:
+        """What this row's own record says, within what it may still generate and its context can still hold."""
+        assert self.drafter is not None
+        wanted = max(1, best_length(row.rate, self.drafter.cost + _VERIFYING, self.settings.draft_tokens))
+        room = self.limit - len(row.text) if self.limit is not None else wanted
+        return max(0, min(wanted, room, row.request.tokens - row.generated - 1, self.settings.chunk - 1))
+
+    def _verdict(self, row: Row, draft: Draft, logits: Tensor) -> list[int] | WorkError:
+        """The tokens that a row goes on with, from its draft and the logits [n+1 v] after each token fed."""
+        sampling, text = row.request.sampling, row.text
         try:
-            seen = row.text if request.sampling.repetition_penalty != 1.0 else ()
-            probabilities = distribution(logits[None], request.sampling, seen)[0]
+            laws = [
+                distribution(logits[k : k + 1, : self.vocab], sampling, [*text, *draft.tokens[:k]])
+                for k in range(len(draft.tokens) + 1)
+            ]
         except WorkError as error:
-            return [self._end(row, "error", str(error))]
-        token = draw(probabilities, uniform(request.sampling.seed, row.generated))
-        return [self._add(row, token, logits)]
+            return error
+        target = torch.cat(laws)
+        found = accept(
+            draft.tokens, draft.probabilities, target, lambda k, use: uniform(sampling.seed, row.generated + k, use)
+        )
+        row.judged(len(draft.tokens), found.kept)
+        self.drafted += len(draft.tokens)
+        self.kept += found.kept
+        return [*draft.tokens[: found.kept], found.token]
+
+    def _emit(self, row: Row, verdict: list[int] | WorkError, logits: Tensor) -> list[Piece]:
+        if isinstance(verdict, WorkError):
+            return [self._end(row, "error", str(verdict))]
+        pieces: list[Piece] = []
+        for k, token in enumerate(verdict):
+            pieces.append(self._add(row, token, logits[k, : self.vocab]))
+            if pieces[-1].finish is not None:
+                break
+        return pieces
 
     def _add(self, row: Row, token: int, logits: Tensor) -> Piece:
         request = row.request
@@ -228,14 +277,23 @@ class Engine:
         """Start the row again from the newer half of its text."""
         place = self._decoding.index(row)
         self._fit(row)
-        states.clear(self.state, place, self._empty)
-        while row.fed < len(row.text) - 1:
-            self._feed(row, place, min(self.settings.chunk, len(row.text) - 1 - row.fed))
+        self._clear(place)
+        self.batch.read(place, row.text[:-1])
+
+    def _clear(self, place: int) -> None:
+        self.batch.clear(place)
+        if self.drafter is not None:
+            self.drafter.clear(place)
+
+    def _move(self, source: int, target: int) -> None:
+        self.batch.move(source, target)
+        if self.drafter is not None:
+            self.drafter.move(source, target)
 
     def _fit(self, row: Row) -> None:
         """Leave room in the context: a text that fills it keeps its newer half."""
         if self.limit is not None and len(row.text) >= self.limit:
-            row.text, row.fed, row.slid = row.text[-(self.limit // 2) :], 0, True
+            row.text, row.slid = row.text[-(self.limit // 2) :], True
 
     def _end(self, row: Row, finish: Finish, message: str = "") -> Piece:
         if row in self._decoding:
@@ -251,11 +309,11 @@ class Engine:
         """Fill the hole with the last decoding row, and its place with the one that is being read."""
         last = len(self._decoding) - 1
         if place != last:
-            states.move(self.state, last, place)
+            self._move(last, place)
             self._decoding[place] = self._decoding[last]
         self._decoding.pop()
         if self._reading is not None:
-            states.move(self.state, last + 1, last)
+            self._move(last + 1, last)
 
 
 def _logprobs(logits: Tensor, token: int, top: int | None) -> tuple[float | None, tuple[Chosen, ...]]:

@@ -1,0 +1,84 @@
+"""One model and the state of many rows that stand at different places: fed, moved and rewound row by row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from windtunnel.inference import states
+from windtunnel.root import ModelLayer, ModelState
+
+
+class Batch:
+    """`lengths[row]` tokens have been fed to each row. Calls feed neighbouring rows the same number of tokens.
+
+    A row can be rewound to any length that it had since it was last marked: buffers forget what came later, states of
+    fixed size go back to their copy at the mark and read again what is to stay.
+    """
+
+    def __init__(self, model: ModelLayer, rows: int, capacity: int, chunk: int) -> None:
+        self.model, self.chunk = model, chunk
+        self.lengths = [0] * rows
+        self.state = model.reserve(rows, capacity, chunk)
+        self._empty = model.reserve(1, capacity, chunk)
+        self._rewinds_by_forgetting = states.only_buffers(self.state.blocks)
+        self._marks: dict[int, tuple[int, tuple[Any, ...]]] = {}
+
+    def clear(self, row: int) -> None:
+        """Make a row empty."""
+        states.put(self.state, _only(row), self._empty.blocks)
+        self.lengths[row] = 0
+        self._marks.pop(row, None)
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row onto another."""
+        states.move(self.state, source, target)
+        self.lengths[target] = self.lengths[source]
+        if source in self._marks:
+            self._marks[target] = self._marks.pop(source)
+
+    def feed(self, first: int, tokens: Sequence[Sequence[int]], last: int = 1) -> Tensor:
+        """Give rows first, first + 1, .. their next tokens; the logits [b last v] after the last ones of each."""
+        chosen = slice(first, first + len(tokens))
+        lengths = self.lengths[chosen]
+        position = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
+        ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
+        out = self.model(ids, state=ModelState(position, states.rows(self.state, chosen)), last=last)
+        assert out.state is not None
+        states.put(self.state, chosen, out.state.blocks)
+        self.lengths[chosen] = [length + ids.shape[1] for length in lengths]
+        logits: Tensor = out.logits
+        return logits
+
+    def read(self, row: int, text: Sequence[int]) -> Tensor:
+        """Feed one row everything of `text` that it has not seen, by chunks; the logits [v] after its last token."""
+        while True:
+            start = self.lengths[row]
+            logits = self.feed(row, [text[start : start + self.chunk]])
+            if self.lengths[row] == len(text):
+                return logits[0, -1]
+
+    def mark(self, rows: range) -> None:
+        """Remember these rows as they are, to rewind to."""
+        if not self._rewinds_by_forgetting:
+            for row in rows:
+                self._marks[row] = (self.lengths[row], states.snapshot(states.rows(self.state, _only(row))))
+
+    def rewind(self, row: int, length: int, text: Sequence[int]) -> None:
+        """Make a row as if only the first `length` tokens of its `text` had been fed."""
+        if self.lengths[row] == length:
+            return
+        if self._rewinds_by_forgetting:
+            states.roll_back(states.rows(self.state, _only(row)), length)
+            self.lengths[row] = length
+            return
+        self.lengths[row], held = self._marks[row]
+        states.roll_back(states.rows(self.state, _only(row)), self.lengths[row])
+        states.put(self.state, _only(row), held)
+        if length > self.lengths[row]:
+            self.read(row, text[:length])
+
+
+def _only(row: int) -> slice:
+    return slice(row, row + 1)

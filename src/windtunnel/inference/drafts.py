@@ -1,0 +1,154 @@
+"""Where drafts come from: another model with the same vocabulary, or the text itself."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from windtunnel.errors import InputError
+from windtunnel.inference.acceptance import tokens_per_call
+from windtunnel.inference.batch import Batch
+from windtunnel.inference.sampling import Sampling, distribution, draw, uniform
+from windtunnel.root import ModelLayer
+
+
+class Draft(NamedTuple):
+    """Drafted tokens, and the distributions [n v] that they were drawn from (float64)."""
+
+    tokens: list[int]
+    probabilities: Tensor
+
+
+NOTHING = Draft([], torch.empty(0, 0, dtype=torch.float64))
+
+
+class Wanted(NamedTuple):
+    """A row that asks for a draft of some length: its text, its settings, and how many tokens it has made."""
+
+    text: Sequence[int]
+    sampling: Sampling
+    generated: int
+    length: int
+
+
+class Drafter(Protocol):
+    """Follows the rows of an engine's batch. cost: of drafting one token, in passes of the target."""
+
+    cost: float
+
+    def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
+        """Drafts for rows 0, 1, .., of at most the wanted lengths."""
+
+    def clear(self, row: int) -> None:
+        """A new text begins in this row."""
+
+    def move(self, source: int, target: int) -> None:
+        """A row's text goes on in another row."""
+
+
+class PromptLookup:
+    """Copies what followed the last `longest` .. 1 tokens where they stood before (Saxena 2023); costs nothing.
+
+    Each drafted token has all the probability of its distribution. vocab: of the target.
+    """
+
+    cost = 0.0
+
+    def __init__(self, vocab: int, longest: int = 3) -> None:
+        if longest < 1:
+            raise InputError(f"longest: at least 1 token has to match, got {longest}")
+        self.vocab, self.longest = vocab, longest
+
+    def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
+        return [self._certain(self._copied(list(each.text), each.length)) for each in wanted]
+
+    def clear(self, row: int) -> None:
+        """Nothing is remembered."""
+
+    def move(self, source: int, target: int) -> None:
+        """Nothing is remembered."""
+
+    def _copied(self, text: list[int], count: int) -> list[int]:
+        for size in range(min(self.longest, len(text) - 1), 0, -1):
+            end = text[-size:]
+            for start in range(len(text) - size - 1, -1, -1):
+                if text[start : start + size] == end:
+                    return text[start + size : start + size + count]
+        return []
+
+    def _certain(self, tokens: list[int]) -> Draft:
+        probabilities = torch.zeros(len(tokens), self.vocab, dtype=torch.float64)
+        probabilities[range(len(tokens)), tokens] = 1.0
+        return Draft(tokens, probabilities)
+
+
+class ModelDrafter:
+    """A smaller model writes the drafts, under the same sampling settings as the target.
+
+    vocab: tokens that may be drafted, the target's. cost: None takes the ratio of the two models' parameters.
+    """
+
+    def __init__(
+        self, model: ModelLayer, target: ModelLayer, rows: int, capacity: int, chunk: int, vocab: int | None = None
+    ) -> None:
+        if model.spec.vocab != target.spec.vocab:
+            raise InputError(
+                f"draft: has a vocabulary of {model.spec.vocab}, the model one of {target.spec.vocab}; they must share "
+                "a tokenizer"
+            )
+        sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (model, target)]
+        self.cost = sizes[0] / sizes[1]
+        self.vocab = vocab or target.spec.vocab
+        self.batch = Batch(model, rows, capacity, chunk)
+        self._fed: dict[int, list[int]] = {}
+
+    def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
+        """Rows are drafted together; each is first brought to where its text stands."""
+        for row, each in enumerate(wanted):
+            self._catch_up(row, each)
+        self.batch.mark(range(len(wanted)))
+        steps = max(each.length for each in wanted)
+        if not steps:
+            return [NOTHING] * len(wanted)
+        drafted: list[list[int]] = [[] for _ in wanted]
+        laws: list[list[Tensor]] = [[] for _ in wanted]
+        for step in range(steps):
+            tokens = [[found[-1] if found else each.text[-1]] for found, each in zip(drafted, wanted, strict=True)]
+            logits = self.batch.feed(0, tokens)[:, -1, : self.vocab]
+            for row, each in enumerate(wanted):
+                self._fed.setdefault(row, []).append(tokens[row][0])
+                law = distribution(logits[row : row + 1], each.sampling, [*each.text, *drafted[row]])[0]
+                laws[row].append(law)
+                drafted[row].append(draw(law, uniform(each.sampling.seed, each.generated + step, "draft")))
+        return [
+            Draft(found[: each.length], torch.stack(law)[: each.length])
+            for found, law, each in zip(drafted, laws, wanted, strict=True)
+        ]
+
+    def clear(self, row: int) -> None:
+        self.batch.clear(row)
+        self._fed.pop(row, None)
+
+    def move(self, source: int, target: int) -> None:
+        self.batch.move(source, target)
+        self._fed[target] = self._fed.pop(source, [])
+
+    def _catch_up(self, row: int, each: Wanted) -> None:
+        """Every token but the last has been fed, and nothing that the target did not keep."""
+        text, fed = list(each.text[:-1]), self._fed.pop(row, [])
+        start = self.batch.lengths[row] - len(fed)
+        agreed = next((k for k, pair in enumerate(zip(fed, text[start:], strict=False)) if pair[0] != pair[1]), None)
+        kept = min(len(fed), len(text) - start) if agreed is None else agreed
+        self.batch.rewind(row, start + kept, text)
+        if self.batch.lengths[row] < len(text):
+            self.batch.read(row, text)
+
+
+def best_length(rate: float, cost: float, longest: int) -> int:
+    """How many tokens to draft when each is kept with this rate: the most tokens for the time (Leviathan, section 3.4).
+
+    0 where drafting does not pay.
+    """
+    gains = [tokens_per_call(rate, count) / (cost * count + 1) for count in range(longest + 1)]
+    return max(range(longest + 1), key=lambda count: gains[count])

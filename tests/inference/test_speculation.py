@@ -1,0 +1,126 @@
+"""Speculative decoding changes the speed and nothing else: the same greedy text, the same distribution."""
+
+import itertools
+
+import pytest
+import torch
+from scipy import stats
+
+import windtunnel as wt
+from tests.inference.test_engine import GREEDY, alone, prompts, served
+from tests.recipes.cases import CASES, disturbed, model_of
+from windtunnel.errors import InputError
+from windtunnel.inference.drafts import PromptLookup, best_length
+from windtunnel.inference.engine import Engine, EngineSettings
+from windtunnel.inference.request import Request
+from windtunnel.inference.sampling import Sampling
+from windtunnel.root import ModelLayer
+
+SETTINGS = EngineSettings(slots=3, chunk=6, draft_tokens=4)
+
+
+def free_drafts(engine: Engine) -> Engine:
+    """Drafts as long as are allowed, even from a model that costs as much as the target."""
+    assert engine.drafter is not None
+    engine.drafter.cost = 0.0
+    return engine
+
+
+def blurred(model: ModelLayer) -> ModelLayer:
+    """A model that agrees with this one often, not always."""
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                noise = torch.randn(parameter.shape, generator=draws, dtype=parameter.dtype)
+                parameter.add_(0.3 * parameter.std() * noise)
+    model.project_()
+    return model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_greedy_text_is_the_targets_own(case: str) -> None:
+    """Drafts from a model that is often wrong, so that every kind of state is rewound, in batches of three."""
+    model = model_of(case, dtype=torch.float64)
+    near = blurred(model_of(case, dtype=torch.float64))
+    engine = free_drafts(Engine(model, settings=SETTINGS, draft=near))
+    asked = [Request(prompt=prompt, sampling=GREEDY, tokens=10) for prompt in prompts(model.spec.vocab)]
+    for pieces, request in zip(served(engine, asked), asked, strict=True):
+        assert [piece.token for piece in pieces] == alone(model, request.prompt, 10)
+    assert engine.drafted > engine.kept > 0
+
+
+@pytest.mark.parametrize(("target", "draft"), [("llama", "lru"), ("mamba", "llama"), ("gpt3", "diff_transformer")])
+def test_any_architecture_drafts_for_any_other(target: str, draft: str) -> None:
+    model, other = model_of(target, dtype=torch.float64), model_of(draft, dtype=torch.float64)
+    engine = free_drafts(Engine(model, settings=SETTINGS, draft=other))
+    asked = [Request(prompt=prompt, sampling=GREEDY, tokens=12) for prompt in prompts(97)]
+    for pieces, request in zip(served(engine, asked), asked, strict=True):
+        assert [piece.token for piece in pieces] == alone(model, request.prompt, 12)
+
+
+@pytest.mark.parametrize("case", ["llama", "mamba"])
+def test_a_model_that_drafts_for_itself_is_always_kept(case: str) -> None:
+    model = model_of(case, dtype=torch.float64)
+    engine = free_drafts(Engine(model, settings=SETTINGS, draft=model))
+    served(engine, [Request(prompt=(1, 2, 3), sampling=GREEDY, tokens=20)])
+    assert engine.drafted == engine.kept > 10
+
+
+def test_copied_drafts() -> None:
+    model = model_of("llama", dtype=torch.float64)
+    engine = Engine(model, settings=SETTINGS, draft="lookup")
+    asked = [Request(prompt=prompt, sampling=GREEDY, tokens=30) for prompt in prompts(97)]
+    for pieces, request in zip(served(engine, asked), asked, strict=True):
+        assert [piece.token for piece in pieces] == alone(model, request.prompt, 30)
+    lookup = PromptLookup(vocab=9)
+    assert lookup._copied([1, 2, 3, 4, 1, 2, 3], 3) == [4, 1, 2]
+    assert lookup._copied([5, 6, 5, 7, 5], 2) == [7, 5]  # the latest place
+    assert lookup._copied([1, 2, 3], 2) == []
+
+
+@pytest.mark.parametrize("kind", ["model", "lookup"])
+def test_three_tokens_follow_the_targets_joint_law(kind: str) -> None:
+    """27 texts of three tokens at temperature 0.8; those that expect fewer than 5 pooled."""
+    sizes = {"vocab": 3, "layers": 1, "width": 16, "context": 16}
+    target, draft = (disturbed(wt.build(wt.recipes.get("llama")(**sizes), seed).double(), seed) for seed in (0, 1))
+    with torch.no_grad():
+        for model in (target, draft):
+            model.head.weight.mul_(2.0)
+    prompt, sampling, trials = (0, 1, 2, 0, 1), Sampling(temperature=0.8), 3000
+    engine = Engine(
+        target,
+        settings=EngineSettings(slots=64, chunk=8, queue=trials, draft_tokens=2),
+        draft=draft if kind == "model" else "lookup",
+    )
+    asked = [Request(prompt=prompt, sampling=sampling.replace(seed=seed), tokens=3) for seed in range(trials)]
+    counts: dict[tuple[int | None, ...], int] = {}
+    for pieces in served(engine, asked):
+        text = tuple(piece.token for piece in pieces)
+        counts[text] = counts.get(text, 0) + 1
+    assert 0 < engine.kept < engine.drafted
+    expected = {}
+    for text in itertools.product(range(3), repeat=3):
+        with torch.no_grad():
+            logits = target(torch.tensor([[*prompt, *text]])).logits[0, len(prompt) - 1 : -1]
+        expected[text] = trials * float((logits / 0.8).softmax(-1).gather(1, torch.tensor(text)[:, None]).prod())
+    large = [text for text, number in expected.items() if number >= 5]
+    rest = sum(number for text, number in counts.items() if text not in large)
+    observed, wanted = [counts.get(text, 0) for text in large], [expected[text] for text in large]
+    if len(large) < len(expected):
+        observed, wanted = [*observed, rest], [*wanted, trials - sum(wanted)]
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+def test_the_length_that_pays() -> None:
+    """Leviathan's optimum, table of section 3.4: 0.8 and 0.1 give 6; where a draft costs more than it wins, none."""
+    assert best_length(0.8, 0.1, 20) == 6
+    assert best_length(0.8, 0.05, 20) == 8
+    assert best_length(0.6, 0.1, 20) == 3
+    assert best_length(0.05, 0.5, 20) == 0
+
+
+def test_vocabularies_must_agree() -> None:
+    other = wt.build(wt.recipes.get("llama")(vocab=31, layers=1, width=32, context=32))
+    with pytest.raises(InputError, match=r"vocabulary of 31.*97"):
+        Engine(model_of("llama"), draft=other)
