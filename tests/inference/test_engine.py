@@ -7,15 +7,19 @@ import torch
 from torch import Tensor
 
 import windtunnel as wt
-from tests.recipes.cases import CASES, model_of
+from tests.recipes.cases import CASES, model_of, spec_of
 from windtunnel.data.tokenizers import ByteTokenizer
 from windtunnel.errors import InputError
-from windtunnel.inference.engine import Engine, EngineSettings, QueueFull, limit_of
+from windtunnel.inference.batch import limit_of
+from windtunnel.inference.engine import Engine, EngineSettings, QueueFull
 from windtunnel.inference.request import Piece, Request
 from windtunnel.inference.sampling import Sampling
 from windtunnel.inference.states import tensors
+from windtunnel.model import LanguageModel
 from windtunnel.root import ModelLayer
 
+# Grids are sampled cell by cell, all rows of a batch at the same one.
+SERVED = [case for case in CASES if isinstance(spec_of(case), LanguageModel)]
 GREEDY = Sampling(temperature=0)
 PROMPTS = (3, 17, 1, 9, 26, 5)
 
@@ -23,6 +27,11 @@ PROMPTS = (3, 17, 1, 9, 26, 5)
 def prompts(vocab: int) -> list[tuple[int, ...]]:
     draws = torch.Generator().manual_seed(4)
     return [tuple(torch.randint(0, vocab, (size,), generator=draws).tolist()) for size in PROMPTS]
+
+
+def test_what_cannot_decode_rows_at_different_places_says_so() -> None:
+    with pytest.raises(InputError, match="same cell"):
+        Engine(model_of("axial_image"))
 
 
 @torch.no_grad()
@@ -45,7 +54,7 @@ def served(engine: Engine, requests: list[Request]) -> list[list[Piece]]:
     return [found[number] for number in numbers]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SERVED)
 def test_requests_in_one_batch_get_what_they_get_alone(case: str) -> None:
     model = model_of(case, dtype=torch.float64)
     engine = Engine(model, settings=EngineSettings(slots=3, chunk=4))

@@ -1,20 +1,20 @@
 """Speculative decoding changes the speed and nothing else: the same greedy text, the same distribution."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
 from scipy import stats
 
 import windtunnel as wt
-from tests.inference.test_engine import GREEDY, alone, prompts, served
-from tests.recipes.cases import CASES, disturbed, model_of
+from tests.inference.test_engine import GREEDY, SERVED, alone, prompts, served
+from tests.recipes.cases import disturbed, model_of
 from windtunnel.errors import InputError
-from windtunnel.inference.drafts import PromptLookup, best_length
+from windtunnel.inference.drafts import Draft, PromptLookup, Wanted, best_length
 from windtunnel.inference.engine import Engine, EngineSettings
 from windtunnel.inference.request import Request
 from windtunnel.inference.sampling import Sampling
-from windtunnel.root import ModelLayer
 
 SETTINGS = EngineSettings(slots=3, chunk=6, draft_tokens=4)
 
@@ -26,28 +26,46 @@ def free_drafts(engine: Engine) -> Engine:
     return engine
 
 
-def blurred(model: ModelLayer) -> ModelLayer:
-    """A model that agrees with this one often, not always."""
-    draws = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                noise = torch.randn(parameter.shape, generator=draws, dtype=parameter.dtype)
-                parameter.add_(0.3 * parameter.std() * noise)
-    model.project_()
-    return model
+class Oracle:
+    """Drafts the text that is to come, with every third token of it wrong."""
+
+    cost = 0.0
+
+    def __init__(self, texts: list[list[int]], vocab: int) -> None:
+        self.texts, self.vocab = texts, vocab
+
+    def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
+        return [self._draft(list(each.text), each.length) for each in wanted]
+
+    def _draft(self, text: list[int], length: int) -> Draft:
+        (whole,) = (each for each in self.texts if each[: len(text)] == text)
+        end = len(text) + length
+        tokens = [(token + (place % 3 == 0)) % self.vocab for place, token in enumerate(whole[:end])][len(text) :]
+        return Draft(tokens, torch.eye(self.vocab, dtype=torch.float64)[tokens])
+
+    def clear(self, row: int) -> None:
+        """Rows are told by their texts."""
+
+    def move(self, source: int, target: int) -> None:
+        """Rows are told by their texts."""
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SERVED)
 def test_greedy_text_is_the_targets_own(case: str) -> None:
-    """Drafts from a model that is often wrong, so that every kind of state is rewound, in batches of three."""
+    """Drafts that are right and wrong in turn, so that every kind of state is rewound, in batches of three."""
     model = model_of(case, dtype=torch.float64)
-    near = blurred(model_of(case, dtype=torch.float64))
-    engine = free_drafts(Engine(model, settings=SETTINGS, draft=near))
-    asked = [Request(prompt=prompt, sampling=GREEDY, tokens=10) for prompt in prompts(model.spec.vocab)]
-    for pieces, request in zip(served(engine, asked), asked, strict=True):
-        assert [piece.token for piece in pieces] == alone(model, request.prompt, 10)
+    vocab = model.spec.vocab
+    asked = [Request(prompt=prompt, sampling=GREEDY, tokens=10) for prompt in distinct(prompts(vocab))]
+    expected = [alone(model, request.prompt, 10) for request in asked]
+    engine = Engine(model, settings=SETTINGS)
+    engine.drafter = Oracle([[*request.prompt, *text] for request, text in zip(asked, expected, strict=True)], vocab)
+    assert [[piece.token for piece in pieces] for pieces in served(engine, asked)] == expected
     assert engine.drafted > engine.kept > 0
+
+
+def distinct(texts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Only texts that no other one begins with."""
+    return [text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)]
 
 
 @pytest.mark.parametrize(("target", "draft"), [("llama", "lru"), ("mamba", "llama"), ("gpt3", "diff_transformer")])
@@ -57,6 +75,13 @@ def test_any_architecture_drafts_for_any_other(target: str, draft: str) -> None:
     asked = [Request(prompt=prompt, sampling=GREEDY, tokens=12) for prompt in prompts(97)]
     for pieces, request in zip(served(engine, asked), asked, strict=True):
         assert [piece.token for piece in pieces] == alone(model, request.prompt, 12)
+
+
+def test_a_drafter_of_shorter_reach_than_its_target() -> None:
+    model, other = model_of("mamba", dtype=torch.float64), model_of("llama", dtype=torch.float64, context=12)
+    engine = free_drafts(Engine(model, settings=SETTINGS, draft=other))
+    (pieces,) = served(engine, [Request(prompt=(1, 2, 3), sampling=GREEDY, tokens=60)])
+    assert [piece.token for piece in pieces] == alone(model, (1, 2, 3), 60)
 
 
 @pytest.mark.parametrize("case", ["llama", "mamba"])

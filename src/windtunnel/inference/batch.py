@@ -9,6 +9,17 @@ from torch import Tensor
 from windtunnel.inference import states
 from windtunnel.root import ModelLayer, ModelState
 
+FAR = 1 << 24  # tokens, where nothing bounds them
+
+
+def limit_of(model: ModelLayer) -> int | None:
+    """Tokens that a model can hold: None where its state stops growing and no table of positions bounds it."""
+    positions = getattr(model.embedding, "positions", None)
+    table = getattr(positions, "length", None)
+    if table is not None:
+        return int(table)
+    return None if model.state_bytes(FAR) == model.state_bytes(2 * FAR) else int(model.spec.context)
+
 
 class Batch:
     """`lengths[row]` tokens have been fed to each row. Calls feed neighbouring rows the same number of tokens.

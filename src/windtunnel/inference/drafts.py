@@ -8,7 +8,7 @@ from torch import Tensor
 
 from windtunnel.errors import InputError
 from windtunnel.inference.acceptance import tokens_per_call
-from windtunnel.inference.batch import Batch
+from windtunnel.inference.batch import FAR, Batch, limit_of
 from windtunnel.inference.sampling import Sampling, distribution, draw, uniform
 from windtunnel.root import ModelLayer
 
@@ -86,7 +86,8 @@ class PromptLookup:
 class ModelDrafter:
     """A smaller model writes the drafts, under the same sampling settings as the target.
 
-    vocab: tokens that may be drafted, the target's. cost: None takes the ratio of the two models' parameters.
+    vocab: tokens that may be drafted, the target's. Its cost is the ratio of the two models' parameters. A text that is
+    longer than the drafter can hold is read from its newer half on.
     """
 
     def __init__(
@@ -100,8 +101,10 @@ class ModelDrafter:
         sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (model, target)]
         self.cost = sizes[0] / sizes[1]
         self.vocab = vocab or target.spec.vocab
-        self.batch = Batch(model, rows, capacity, chunk)
+        self.limit = min(limit_of(model) or FAR, capacity)
+        self.batch = Batch(model, rows, self.limit, chunk)
         self._fed: dict[int, list[int]] = {}
+        self._begun: dict[int, int] = {}
 
     def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
         """Rows are drafted together; each is first brought to where its text stands."""
@@ -129,14 +132,19 @@ class ModelDrafter:
     def clear(self, row: int) -> None:
         self.batch.clear(row)
         self._fed.pop(row, None)
+        self._begun.pop(row, None)
 
     def move(self, source: int, target: int) -> None:
         self.batch.move(source, target)
         self._fed[target] = self._fed.pop(source, [])
+        self._begun[target] = self._begun.pop(source, 0)
 
     def _catch_up(self, row: int, each: Wanted) -> None:
         """Every token but the last has been fed, and nothing that the target did not keep."""
-        text, fed = list(each.text[:-1]), self._fed.pop(row, [])
+        if len(each.text) + each.length - self._begun.get(row, 0) > self.limit:
+            self.clear(row)
+            self._begun[row] = len(each.text) - self.limit // 2
+        text, fed = list(each.text[self._begun.get(row, 0) : -1]), self._fed.pop(row, [])
         start = self.batch.lengths[row] - len(fed)
         agreed = next((k for k, pair in enumerate(zip(fed, text[start:], strict=False)) if pair[0] != pair[1]), None)
         kept = min(len(fed), len(text) - start) if agreed is None else agreed

@@ -14,7 +14,7 @@ from torch import Tensor
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.acceptance import accept
-from windtunnel.inference.batch import Batch
+from windtunnel.inference.batch import FAR, Batch, limit_of
 from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted, best_length
 from windtunnel.inference.request import Chosen, Finish, Piece, Request
 from windtunnel.inference.sampling import distribution, uniform
@@ -22,7 +22,6 @@ from windtunnel.inference.stream import TextStream
 from windtunnel.root import ModelLayer
 from windtunnel.spec import Spec
 
-_FAR = 1 << 24
 _VERIFYING = 0.05  # what one more token adds to a pass of the target, in passes
 _FORGETTING = 0.9
 
@@ -82,15 +81,6 @@ class Row:
             self.rate = weight * self.rate + (1 - weight) * kept / verdicts
 
 
-def limit_of(model: ModelLayer) -> int | None:
-    """Tokens that a model can hold: None where its state stops growing and no table of positions bounds it."""
-    positions = getattr(model.embedding, "positions", None)
-    table = getattr(positions, "length", None)
-    if table is not None:
-        return int(table)
-    return None if model.state_bytes(_FAR) == model.state_bytes(2 * _FAR) else int(model.spec.context)
-
-
 class Engine:
     """Serves requests with one model. Not thread-safe: one thread calls everything.
 
@@ -108,7 +98,7 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
         self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
-        sizes = (self.settings.slots, self.limit or _FAR, self.settings.chunk)
+        sizes = (self.settings.slots, self.limit or FAR, self.settings.chunk)
         self.batch = Batch(model, *sizes)
         self.drafter: Drafter | None = None
         if draft == "lookup":

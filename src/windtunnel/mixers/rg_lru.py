@@ -71,7 +71,7 @@ class RGLRULayer(Layer):
 
 def resets(context: Context) -> Tensor:
     """[1 t 1] or [b t 1], True at the first token of each document and of the whole sequence."""
-    first = (context.positions == 0)[None, :, None]
+    first = (context.positions == 0).reshape(-1, context.positions.shape[-1], 1)
     return first if context.starts is None else first | context.starts[:, :, None]
 
 
