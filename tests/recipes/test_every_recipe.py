@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import windtunnel as wt
 from tests.recipes.cases import CASES, CONTEXT, SIZES, model_of, spec_of, state_tensors, tokens_for
-from tests.recipes.manifest import FOLDER, written
+from tests.recipes.manifest import FINGERPRINTS, FOLDER, fingerprints, written
 from windtunnel.checkpoint import fill_model, load, model_tensors, save
 from windtunnel.errors import InputError
 from windtunnel.init import roles
@@ -272,6 +272,10 @@ def _random(role: Role, shape: torch.Size) -> bool:
 def test_names_shapes_and_roles_are_as_written_down(recipe: str) -> None:
     """If this change is meant: python -m tests.recipes.manifest."""
     assert (FOLDER / f"{recipe}.json").read_text() == written(recipe)
+
+
+def test_fingerprints_are_as_written_down() -> None:
+    assert FINGERPRINTS.read_text() == fingerprints()
 
 
 def test_no_manifest_is_left_over() -> None:
