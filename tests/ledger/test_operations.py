@@ -88,7 +88,7 @@ def test_forward_of_the_sdpa_kernel(case: str) -> None:
         expected += core.dense / 3
         assert core.hardware == pytest.approx(core.model * 4 / 3)
     expected += sum(row.hardware - row.dense for row in found.rows if row.mechanism in BY_CHUNKS)
-    expected += sum(saved_by_residues(block.mixer, model.spec.width) for block in model.spec.blocks)
+    expected += sum(saved_by_residues(block.mixer, model.spec.width) for block in model.spec.layers)
     assert counted(lambda: model(tokens)) / tokens.numel() == pytest.approx(expected, rel=SAME)
 
 

@@ -33,6 +33,7 @@ KERNELS: dict[str, str] = {
     "scan": "The linear recurrence, forward and backward, against the time of moving its bytes.",
     "hawk": "A training step of Hawk against transformers' RecurrentGemma of the same shape.",
     "steps": "Training steps of palm, ngpt and diff_transformer over those of llama, at matched parameters.",
+    "linear": "Linear attention against full attention, forward and backward.",
     "window": "Sliding windows against full attention, forward and backward.",
 }
 
