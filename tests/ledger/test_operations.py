@@ -18,8 +18,10 @@ from windtunnel.kernels import (
     causal_efficient_attention_recurrent,
     differential_attention_reference,
     linear_attention_recurrent,
+    top_k_attention_reference,
 )
 from windtunnel.kernels.blocked import LONGEST
+from windtunnel.kernels.top_k import multiplied_pairs
 from windtunnel.layer import Context
 from windtunnel.ledger import decode_flops, keeps_maps, ledger
 from windtunnel.mixers import (
@@ -33,6 +35,7 @@ from windtunnel.mixers import (
     Recurrent,
     Sliding,
     SparseAttention,
+    TopKAttention,
 )
 from windtunnel.mixers.sparse import pattern_mask
 from windtunnel.model import LanguageModel
@@ -62,6 +65,7 @@ def test_forward_of_the_plain_equations_equals_the_dense_column(case: str, monke
     monkeypatch.setattr("windtunnel.mixers.sparse.attention", attention_reference)
     monkeypatch.setattr("windtunnel.mixers.sparse.dilated", dilated_by_a_mask)
     monkeypatch.setattr("windtunnel.mixers.prefix.attention", attention_reference)
+    monkeypatch.setattr("windtunnel.mixers.top_k.top_k_attention", top_k_attention_reference)
     model = model_of(case)
     tokens = tokens_for(model.spec, length=LENGTH)
     dense = ledger(model.spec, LENGTH, maps_kept=False).forward.dense
@@ -93,7 +97,9 @@ def test_forward_of_the_sdpa_kernel(case: str) -> None:
 
 
 def saved_by_residues(mixer: Any, width: int) -> float:
-    """d tables of (t/d)² instead of one of t², where heads leave keys out; negative, for the pairs it saves."""
+    """d tables of (t/d)² instead of one of t², where heads leave keys out, or blocks; negative, what it saves."""
+    if isinstance(mixer, TopKAttention):
+        return per_key(mixer, width) * (multiplied_pairs(LENGTH) / LENGTH - LENGTH)
     if not isinstance(mixer, SparseAttention):
         return 0.0
     saved = 0.0
@@ -238,6 +244,8 @@ def of_the_past(mixer: Any, width: int, position: int) -> int:
     if isinstance(mixer, LinearAttention):
         summed = width // mixer.heads + (mixer.features not in ("exp", "softmax"))  # a mass that is a sum like values
         return 4 * width * summed
+    if isinstance(mixer, TopKAttention):
+        return per_key(mixer, width) * (position + min(position, mixer.top)) // 2  # scores of all, values of some
     if isinstance(mixer, SparseAttention):
         own = mixer.own_prefix and position <= mixer.patterns[0].prefix  # type: ignore[attr-defined]
         return round(per_key(mixer, width) * seen_by_patterns(mixer, position)) + 6 * width**2 * own

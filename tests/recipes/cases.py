@@ -18,6 +18,7 @@ OWN: dict[str, dict[str, Any]] = {
     "longformer": {"window": 9, "lowest": 3},
     "sparse_transformer": {"stride": 6},
     "bigbird": {"block": 3, "first": 1, "chosen": 1},
+    "topk_attention": {"top": 5},
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in wt.recipes.names()},
@@ -53,6 +54,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"pattern": "AR", "recurrent_width": 56, "gate_blocks": 4, "memory": "text", "scaled": True, "soft_cap": 3.0},
     ),
     "hawk-four-blocks": ("hawk", {"heads": 4, "recurrent_width": 36, "hidden": 50, "layers": 2}),
+    "topk_attention-grouped": ("topk_attention", {"kv_heads": 1, "top": 3, "tied": True}),
     "longformer-global": ("longformer", {"prefix": 3, "dilated_heads": 3, "layers": 2}),
     "sparse_transformer-strided": ("sparse_transformer", {"pattern": "strided"}),
     "sparse_transformer-layers": ("sparse_transformer", {"pattern": "strided", "combined": "layers", "layers": 2}),

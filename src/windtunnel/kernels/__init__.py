@@ -54,6 +54,7 @@ from windtunnel.kernels.rotary import rotate, rotate_reference
 from windtunnel.kernels.selective_scan import selective_scan, selective_scan_reference
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 from windtunnel.kernels.tiled import tiled_attention, tiled_attention_reference
+from windtunnel.kernels.top_k import top_k_attention, top_k_attention_reference
 
 __all__ = [
     "Means",
@@ -110,6 +111,8 @@ __all__ = [
     "sphere_step_reference",
     "tiled_attention",
     "tiled_attention_reference",
+    "top_k_attention",
+    "top_k_attention_reference",
     "tune_allocator",
     "unit_norm",
     "unit_norm_reference",

@@ -14,6 +14,7 @@ from windtunnel.mixers.patterns import BigBird, Fixed, Pattern, Sliding, Strided
 from windtunnel.mixers.recurrent import Recurrent
 from windtunnel.mixers.rg_lru import RGLRU
 from windtunnel.mixers.sparse import SparseAttention
+from windtunnel.mixers.top_k import TopKAttention
 from windtunnel.mixers.unmasked import UnmaskedAttention
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "Sliding",
     "SparseAttention",
     "Strided",
+    "TopKAttention",
     "UnmaskedAttention",
 ]

@@ -166,6 +166,13 @@ _ENTRIES = (
         "blocks: global, neighbouring and random ones, in causal order, otherwise the baseline",
         (),
     ),
+    Entry(
+        "topk_attention",
+        "Top-k attention",
+        "Gupta et al. 2021, arXiv 2106.06899",
+        "each query attends to the keys of its k largest scores, otherwise the baseline",
+        (),
+    ),
     # linear attention
     Entry(
         "efficient_attention",
