@@ -325,7 +325,22 @@ def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["gpt3", "llama", "diff_transformer-grouped", "ngpt", "griffin", "mamba", "lru", "h3"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gpt3",
+        "llama",
+        "diff_transformer-grouped",
+        "ngpt",
+        "griffin",
+        "mamba",
+        "lru",
+        "h3",
+        "efficient_attention",
+        "efficient_attention-elu",
+        "axial_image",
+    ],
+)
 def test_compiled_equals_eager(case: str) -> None:
     """Once for each mixer class."""
     done = subprocess.run(
