@@ -3,18 +3,23 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["InputError", "WorkError", "__version__", "build", "from_json", "load", "recipes"]
+__all__ = ["InputError", "WorkError", "__version__", "build", "from_json", "generate", "load", "recipes"]
 
 from windtunnel import recipes
 from windtunnel.errors import InputError, WorkError
 from windtunnel.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from windtunnel.inference.generate import generate
     from windtunnel.root import Model, ModelLayer
     from windtunnel.runs import load
     from windtunnel.spec import from_json
 
-_LAZY = {"load": "windtunnel.runs", "from_json": "windtunnel.spec"}
+_LAZY = {
+    "from_json": "windtunnel.spec",
+    "generate": "windtunnel.inference.generate",
+    "load": "windtunnel.runs",
+}
 
 
 def build(spec: "Model", seed: int = 0) -> "ModelLayer":

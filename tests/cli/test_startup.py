@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-VERBS = ("recipes", "show", "train", "compare", "report", "tokenizer train", "tokenizer show", "bench train")
+VERBS = (
+    "recipes",
+    "show",
+    "train",
+    "compare",
+    "report",
+    "generate",
+    "tokenizer train",
+    "tokenizer show",
+    "bench train",
+)
 HEAVY = ("torch", "numpy", "scipy", "jinja2", "plotly", "transformers")
 PROBE = """
 import json, sys
@@ -20,7 +30,8 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["recipes"], ["recipes", "--json"], ["--version"], ["train", "--help"]]
+    "arguments",
+    [["--help"], ["recipes"], ["recipes", "--json"], ["--version"], ["train", "--help"], ["generate", "--help"]],
 )
 def test_light_verbs_import_nothing_heavy(arguments: list[str]) -> None:
     code = PROBE.format(arguments=arguments, heavy=HEAVY)

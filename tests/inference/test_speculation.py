@@ -84,6 +84,20 @@ def test_a_drafter_of_shorter_reach_than_its_target() -> None:
     assert [piece.token for piece in pieces] == alone(model, (1, 2, 3), 60)
 
 
+@pytest.mark.parametrize("case", ["llama", "gpt3", "gpt3-dense", "griffin"])
+@pytest.mark.parametrize("drafter", ["oracle", "model"])
+def test_a_row_at_its_limit_beside_one_with_a_long_draft(case: str, drafter: str) -> None:
+    """What fills up the shorter row has no place in its context, nor in a table of positions."""
+    model = model_of(case, dtype=torch.float64, context=24)
+    asked = [Request(prompt=text, sampling=GREEDY, tokens=count) for text, count in (((1, 2) * 8, 8), ((3,) * 5, 18))]
+    expected = [alone(model, request.prompt, request.tokens) for request in asked]
+    draft = None if drafter == "oracle" else model_of("llama", dtype=torch.float64, context=12)
+    engine = Engine(model, settings=SETTINGS.replace(context=24), draft=draft)
+    if drafter == "oracle":
+        engine.drafter = Oracle([[*r.prompt, *text] for r, text in zip(asked, expected, strict=True)], 97)
+    assert [[piece.token for piece in pieces] for pieces in served(free_drafts(engine), asked)] == expected
+
+
 @pytest.mark.parametrize("case", ["llama", "mamba"])
 def test_a_model_that_drafts_for_itself_is_always_kept(case: str) -> None:
     model = model_of(case, dtype=torch.float64)

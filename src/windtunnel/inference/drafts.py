@@ -86,12 +86,20 @@ class PromptLookup:
 class ModelDrafter:
     """A smaller model writes the drafts, under the same sampling settings as the target.
 
-    vocab: tokens that may be drafted, the target's. Its cost is the ratio of the two models' parameters. A text that is
-    longer than the drafter can hold is read from its newer half on.
+    capacity: tokens that a text may hold. longest: the longest draft that is asked for. vocab: tokens that may be
+    drafted, the target's. Its cost is the ratio of the two models' parameters. A text that is longer than the drafter
+    can hold is read from its newer half on.
     """
 
     def __init__(
-        self, model: ModelLayer, target: ModelLayer, rows: int, capacity: int, chunk: int, vocab: int | None = None
+        self,
+        model: ModelLayer,
+        target: ModelLayer,
+        rows: int,
+        capacity: int,
+        chunk: int,
+        longest: int,
+        vocab: int | None = None,
     ) -> None:
         if model.spec.vocab != target.spec.vocab:
             raise InputError(
@@ -101,7 +109,8 @@ class ModelDrafter:
         sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (model, target)]
         self.cost = sizes[0] / sizes[1]
         self.vocab = vocab or target.spec.vocab
-        self.limit = min(limit_of(model) or FAR, capacity)
+        self.limit = min(limit_of(model) or FAR, capacity + longest)
+        self.longest = min(longest, self.limit // 2)
         self.batch = Batch(model, rows, self.limit, chunk)
         self._fed: dict[int, list[int]] = {}
         self._begun: dict[int, int] = {}
@@ -111,7 +120,7 @@ class ModelDrafter:
         for row, each in enumerate(wanted):
             self._catch_up(row, each)
         self.batch.mark(range(len(wanted)))
-        steps = max(each.length for each in wanted)
+        steps = min(self.longest, max(each.length for each in wanted))
         if not steps:
             return [NOTHING] * len(wanted)
         drafted: list[list[int]] = [[] for _ in wanted]
@@ -140,8 +149,11 @@ class ModelDrafter:
         self._begun[target] = self._begun.pop(source, 0)
 
     def _catch_up(self, row: int, each: Wanted) -> None:
-        """Every token but the last has been fed, and nothing that the target did not keep."""
-        if len(each.text) + each.length - self._begun.get(row, 0) > self.limit:
+        """Every token but the last has been fed, and nothing that the target did not keep.
+
+        There is room for the longest draft, whatever this row wants: all rows are fed as long as any of them.
+        """
+        if len(each.text) + self.longest - self._begun.get(row, 0) > self.limit:
             self.clear(row)
             self._begun[row] = len(each.text) - self.limit // 2
         text, fed = list(each.text[self._begun.get(row, 0) : -1]), self._fed.pop(row, [])

@@ -6,6 +6,7 @@ on by several tokens a step (Leviathan et al. 2023), which have exactly the dist
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -98,13 +99,14 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
         self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
-        sizes = (self.settings.slots, self.limit or FAR, self.settings.chunk)
-        self.batch = Batch(model, *sizes)
+        slots, capacity, chunk = self.settings.slots, self.limit or FAR, self.settings.chunk
+        self.batch = Batch(model, slots, capacity, chunk)
         self.drafter: Drafter | None = None
         if draft == "lookup":
             self.drafter = PromptLookup(self.vocab)
         elif draft is not None:
-            self.drafter = ModelDrafter(draft, model, *sizes, vocab=self.vocab)
+            longest = self.settings.draft_tokens
+            self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, vocab=self.vocab)
         self.drafted = self.kept = 0
         self._waiting: deque[Row] = deque()
         self._decoding: list[Row] = []
@@ -188,8 +190,7 @@ class Engine:
         before = self.batch.lengths[: len(rows)]
         if longest:
             self.batch.mark(range(len(rows)))
-        fed = [[row.text[-1], *draft.tokens] for row, draft in zip(rows, drafts, strict=True)]
-        logits = self.batch.feed(0, [tokens + [0] * (longest + 1 - len(tokens)) for tokens in fed], last=longest + 1)
+        logits = self._feed([[row.text[-1], *draft.tokens] for row, draft in zip(rows, drafts, strict=True)])
         verdicts = [
             self._verdict(row, draft, logits[k]) for k, (row, draft) in enumerate(zip(rows, drafts, strict=True))
         ]
@@ -197,6 +198,16 @@ class Engine:
             if longest and isinstance(verdict, list):
                 self.batch.rewind(place, before[place] + len(verdict), [*row.text, *verdict])
         return [piece for k, row in enumerate(rows) for piece in self._emit(row, verdicts[k], logits[k])]
+
+    def _feed(self, texts: list[list[int]]) -> Sequence[Tensor]:
+        """The logits of each decoding row after its next tokens, [n v] or more.
+
+        Shorter ones are filled up, to be rewound; one by one where what fills a row would not fit its context.
+        """
+        longest = max(len(text) for text in texts)
+        if self.limit is None or max(self.batch.lengths[: len(texts)]) + longest <= self.limit:
+            return self.batch.feed(0, [text + [0] * (longest - len(text)) for text in texts], last=longest).unbind()
+        return [self.batch.feed(place, [text], last=len(text))[0] for place, text in enumerate(texts)]
 
     def _drafts(self, rows: list[Row]) -> list[Draft]:
         if self.drafter is None:
