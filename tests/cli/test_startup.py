@@ -16,6 +16,7 @@ VERBS = (
     "tokenizer train",
     "tokenizer show",
     "bench train",
+    "bench decode",
 )
 HEAVY = ("torch", "numpy", "scipy", "jinja2", "plotly", "transformers")
 PROBE = """

@@ -1,7 +1,7 @@
 """Ratios with their spread, from measurements that took turns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,3 +27,16 @@ def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
         return Ratio(math.exp(mean), 0.0, math.inf)
     half = float(stats.t.ppf(0.975, logs.size - 1)) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def mean_of(values: Sequence[float]) -> dict[str, float]:
+    """The geometric mean of measurements with its 95 % interval, by name."""
+    return paired_ratio(values, [1.0] * len(values))._asdict()
+
+
+def spelled(value: Mapping[str, float], form: Callable[[float], str]) -> str:
+    """A ratio or a mean, by name, with its interval; none where one round cannot give it."""
+    ratio = Ratio(**value)
+    if not math.isfinite(ratio.high):
+        return form(ratio.value)
+    return f"{form(ratio.value)} [{form(ratio.low)}, {form(ratio.high)}]"

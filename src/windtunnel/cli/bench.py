@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from windtunnel.cli import decode
 from windtunnel.cli.group import Group
 from windtunnel.cli.options import Json, Settings, count
 from windtunnel.cli.screen import Screen
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     )
     room.callback()(_bench)
     room.command("train", epilog=_EXAMPLE)(train)
+    room.command("decode", epilog=decode.EXAMPLE)(decode.run)
     for name, words in KERNELS.items():
         room.command(name, help=words, epilog=f"Example:\n\nwindtunnel bench {name} --rounds 10 --json > {name}.json")(
             _verb(name)
