@@ -21,6 +21,10 @@ from windtunnel.errors import WorkError
         (["compare"], "ARM... is missing"),
         (["bench", "train", "--set", "layer=1"], "bench train has no setting 'layer'; did you mean layers"),
         (["bench", "train", "--rounds", "0"], "--rounds: expected at least 1, got 0"),
+        (["bench", "decode", "--prompts", "64,some"], "--prompts: expected a count such as"),
+        (["bench", "decode", "--tokens", "1"], "tokens: expected at least 2, got 1"),
+        (["bench", "decode", "llama", "llama"], "arm 'llama' is there twice; give one a label: other=llama"),
+        (["bench", "decode", "lama"], "did you mean llama"),
     ],
 )
 def test_usage_errors_are_one_line(command, arguments: list[str], said: str) -> None:

@@ -44,7 +44,7 @@ def render(result: dict[str, Any]) -> str:
         [section for section in sections if section is not None],
         kicker=f"windtunnel bench decode · {result['hardware']} · {result['created'][:10]}",
         summary=f"{', '.join(labels)}: {settings['rounds']} rounds in turns, {settings['tokens']} new tokens after "
-        f"prompts of {figures.plain(settings['prompts'])}, on {settings['threads']} threads. Baseline: {labels[0]}.",
+        f"prompts of {figures.plain(settings['prompts'])}, on {_threads(settings['threads'])}. Baseline: {labels[0]}.",
         footer="Everything here can be recomputed from decode.json.",
     )
 
@@ -55,8 +55,8 @@ def _between(result: dict[str, Any]) -> Section:
     return Section(
         key="between",
         title="Time between tokens",
-        lead="Points are geometric means of the rounds' medians with 95 % intervals. Dashed: weights and states read "
-        "once at the bandwidth of a copy; nothing that reads them from memory can be below.",
+        lead="Points are geometric means of the rounds' medians with 95 % intervals. Dashed: the time of "
+        "reading weights and states once, at the bandwidth of a copy.",
         parts=[
             Tabs(title="Sequences together", tabs=charts),
             decode_tables.crossovers(result),
@@ -226,7 +226,7 @@ def _ratio_chart(result: dict[str, Any], key: str, title: str, ratios: list[tupl
         title=title,
         description="; ".join(f"{row.label} {row.value}" for row in rows),
         x=Axis(title="ratio (log scale)", log=True, form=figures.ratio),
-        groups=[RowGroup(title=title, rows=rows)],
+        groups=[RowGroup(title="means with 95 % intervals", rows=rows)],
         reference=1.0,
     )
 
@@ -293,6 +293,10 @@ def _prompts(result: dict[str, Any]) -> list[int]:
 
 def _prompt_axis(result: dict[str, Any]) -> Axis:
     return Axis(title="tokens of the prompt (log scale)", log=True, form=figures.exact, places=_prompts(result))
+
+
+def _threads(number: int) -> str:
+    return "one thread" if number == 1 else f"{number} threads"
 
 
 def _milli(value: float) -> str:

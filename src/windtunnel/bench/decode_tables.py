@@ -119,7 +119,8 @@ def crossovers(result: dict[str, Any]) -> Table:
         columns=("arm", "batch", "measured", "in single rounds", "by bytes alone"),
         rows=rows,
         numeric=(1,),
-        note="Interpolated between prompts, both axes logarithmic. By bytes alone: where a step reads less.",
+        note="Interpolated between prompts, both axes logarithmic; single rounds say how sure that is. "
+        "By bytes alone: where a step reads less.",
     )
 
 
