@@ -13,6 +13,7 @@ VERBS = (
     "compare",
     "report",
     "generate",
+    "serve",
     "tokenizer train",
     "tokenizer show",
     "bench train",

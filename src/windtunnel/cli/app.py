@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
-from windtunnel.cli import bench, compare, draw, generate, recipes, report, show, tokenizer, train
+from windtunnel.cli import bench, compare, draw, generate, recipes, report, serve, show, tokenizer, train
 from windtunnel.cli.group import Group
 
 _EXAMPLE = """Examples:
@@ -46,7 +46,7 @@ def _program(
     pass
 
 
-for verb in (recipes, show, train, compare, report, generate, draw):
+for verb in (recipes, show, train, compare, report, generate, draw, serve):
     verb.register(app)
 for room in (tokenizer, bench):
     room.register(app)

@@ -1,0 +1,156 @@
+"""One call from its arrival to its end: gathered or streamed, within its time, for a client that is still there."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from windtunnel.inference.request import Piece, Request
+from windtunnel.serving.answers import Answer, Text, usage
+from windtunnel.serving.faults import Fault, fault_of
+from windtunnel.serving.metrics import Metrics
+from windtunnel.serving.served import Limits, Served
+from windtunnel.serving.wire import Settings, StreamOptions
+from windtunnel.serving.worker import Job
+
+_CLIENT_LEFT = 499  # as nginx writes it into its log; nobody reads the answer
+
+
+class Call:
+    """A request that was understood, and how its answers are written. prompts: how many, each with its choices."""
+
+    def __init__(
+        self,
+        served: Served,
+        requests: Sequence[Request],
+        prompts: int,
+        answer: Answer,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        self.served, self.prompts, self.answer, self.limits, self.metrics = served, prompts, answer, limits, metrics
+        self.texts = [Text(request) for request in requests]
+        self.began = time.monotonic()
+        self.deadline = asyncio.get_running_loop().time() + limits.seconds
+        self._job: Job | None = None
+        self._ended = False
+
+    async def respond(self, http: HttpRequest, body: Settings) -> Response:
+        """The HTTP answer. What goes wrong before it begins is raised as a `Fault`."""
+        try:
+            if body.stream:
+                await self._submit()
+                return _Events(self, self._events(body.stream_options or StreamOptions()))
+            if not await _while_there(http, self._gather()):
+                self.end("cancelled")
+                return Response(status_code=_CLIENT_LEFT)
+            self.end("ok")
+            whole = self.answer.whole(self.texts, usage(self.texts, self.prompts))
+            return JSONResponse(whole.model_dump(exclude_unset=True))
+        except Exception as error:
+            fault = fault_of(error)
+            self.end(fault.code)
+            raise fault from error
+        finally:
+            if not body.stream:
+                self.end("cancelled")
+
+    def end(self, outcome: str) -> None:
+        """Free what the call holds and count it; only the first time does anything."""
+        if self._ended:
+            return
+        self._ended = True
+        name = self.served.name
+        if self._job is not None:
+            self.served.worker.close(self._job)
+            self.metrics.tokens(
+                name, sum(len(text.request.prompt) for text in self.texts), sum(text.tokens for text in self.texts)
+            )
+        self.metrics.request(name, self.answer.endpoint, outcome, time.monotonic() - self.began)
+
+    async def _submit(self) -> Job:
+        if self._job is None:
+            self._job = await self.served.worker.submit([text.request for text in self.texts])
+        return self._job
+
+    async def _gather(self) -> None:
+        async for _ in self._pieces():
+            pass
+
+    async def _pieces(self) -> AsyncIterator[tuple[int, Piece, int]]:
+        """(choice, piece, its place in the text) until all choices have ended. Raises `Fault`."""
+        job, first = await self._submit(), True
+        while not all(text.ended for text in self.texts):
+            try:
+                async with asyncio.timeout_at(self.deadline):
+                    index, piece = await job.next()
+            except TimeoutError:
+                message = f"the request took more than {self.limits.seconds:g} seconds; ask for fewer tokens"
+                raise Fault(504, message, "timeout", headers={"x-should-retry": "false"}) from None
+            if first:
+                self.metrics.first_token(self.served.name, time.monotonic() - self.began)
+                first = False
+            if piece.finish == "error":
+                raise Fault(500, piece.message, "engine_error")
+            yield index, piece, self.texts[index].add(piece)
+
+    async def _events(self, options: StreamOptions) -> AsyncIterator[str]:
+        try:
+            async for index, piece, place in self._pieces():
+                text = self.texts[index]
+                chunk = self.answer.chunk(index, text, piece, place)
+                if options.include_state:
+                    length = len(text.request.prompt) + text.tokens
+                    chunk.state_bytes = self.served.run.model.state_bytes(length)
+                yield _event(chunk.model_dump(exclude_unset=True))
+            if options.include_usage:
+                yield _event(self.answer.last(usage(self.texts, self.prompts)).model_dump(exclude_unset=True))
+        except Exception as error:
+            fault = fault_of(error)
+            self.end(fault.code)
+            yield _event(fault.body)
+            return
+        self.end("ok")
+        yield "data: [DONE]\n\n"
+
+
+class _Events(StreamingResponse):
+    """A stream that ends its call however it ends itself, also before its first event."""
+
+    def __init__(self, call: Call, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._call.end("cancelled")
+
+
+async def _while_there(http: HttpRequest, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, unless the client leaves first: then it is cancelled, and the answer is False."""
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(http))
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+        return doing.done()
+    finally:
+        doing.cancel()
+        leaving.cancel()
+        await asyncio.gather(doing, leaving, return_exceptions=True)
+
+
+async def _left(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
