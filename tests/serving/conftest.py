@@ -55,6 +55,11 @@ def quiet(live: Live, within: float = 20.0) -> None:
         time.sleep(0.01)
 
 
+def endless(served: Served) -> None:
+    """The end of text is not among the tokens that can be drawn: only a limit ends a text."""
+    served.worker.engine.vocab = 256
+
+
 @contextlib.contextmanager
 def serving(
     recipes: tuple[str, ...] = ("llama",),

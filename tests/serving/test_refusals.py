@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.serving.conftest import Live, quiet, serving
+from tests.serving.conftest import Live, endless, quiet, serving
 from windtunnel.inference.engine import EngineSettings
 from windtunnel.serving.gate import Keys
 from windtunnel.serving.served import Limits
 
 GOOD: dict[str, Any] = {"model": "llama", "prompt": "lift", "max_tokens": 2}
-LONG = {**GOOD, "temperature": 0}  # the likeliest token is never the end of text here
 CHAT: dict[str, Any] = {"model": "llama", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
 
 
@@ -135,8 +134,8 @@ def test_another_host_name_is_refused(live: Live) -> None:
 
 
 def test_a_full_queue_says_when_to_come_again() -> None:
-    with serving(settings=EngineSettings(slots=1, queue=2), context=100_000) as live:
-        with live.client.stream("POST", "/v1/completions", json={**LONG, "max_tokens": 4000, "stream": True}) as first:
+    with serving(settings=EngineSettings(slots=1, queue=2), context=100_000, change=endless) as live:
+        with live.client.stream("POST", "/v1/completions", json={**GOOD, "max_tokens": 4000, "stream": True}) as first:
             next(first.iter_lines())
             response = live.post("/v1/completions", prompt="x", n=3)
             assert response.status_code == 429
@@ -148,8 +147,8 @@ def test_a_full_queue_says_when_to_come_again() -> None:
 
 
 def test_a_request_has_its_time() -> None:
-    with serving(limits=Limits(seconds=0.5, tokens=50_000), context=100_000) as live:
-        body: dict[str, Any] = {**LONG, "max_tokens": 50_000}
+    with serving(limits=Limits(seconds=0.5, tokens=50_000), context=100_000, change=endless) as live:
+        body: dict[str, Any] = {**GOOD, "max_tokens": 50_000}
         response = live.post("/v1/completions", **body)
         assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
         quiet(live)
@@ -198,8 +197,8 @@ def test_every_key_is_compared_whatever_was_given(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_client_that_leaves_frees_its_row() -> None:
-    with serving(limits=Limits(tokens=90_000), context=100_000) as live:
-        long = {**LONG, "max_tokens": 90_000, "n": 2}
+    with serving(limits=Limits(tokens=90_000), context=100_000, change=endless) as live:
+        long = {**GOOD, "max_tokens": 90_000, "n": 2}
         with live.client.stream("POST", "/v1/completions", json={**long, "stream": True}) as response:
             next(response.iter_lines())
             assert live.served["llama"].worker.engine.running >= 1
