@@ -1,10 +1,10 @@
-"""The benchmark of windows at a size that takes no time."""
+"""The benchmarks of windows and patterns at a size that takes no time."""
 
 import json
 
 import torch
 
-from windtunnel.bench import window
+from windtunnel.bench import patterns, window
 
 
 def test_it_measures_in_turns_and_prints_ratios() -> None:
@@ -20,3 +20,11 @@ def test_it_measures_in_turns_and_prints_ratios() -> None:
     table = window.table(again)
     assert len(table.rows) == 4
     assert "64 tokens" in table.caption
+
+
+def test_patterns_are_measured_beside_their_share_of_pairs() -> None:
+    result = patterns.run(rounds=2, threads=1, say=lambda words: None, shape=window.Shape(600, 8, 1, 4))
+    full, *others = json.loads(json.dumps(result))["contestants"]
+    assert full["pairs"] == full["ratio"]["value"] == 1.0
+    assert all(0 < row["pairs"] < 0.4 for row in others[:-1])
+    assert len(patterns.table(result).rows) == 7

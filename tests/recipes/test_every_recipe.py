@@ -339,6 +339,8 @@ def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
         "efficient_attention",
         "efficient_attention-elu",
         "axial_image",
+        "longformer-global",
+        "topk_attention",
     ],
 )
 def test_compiled_equals_eager(case: str) -> None:

@@ -23,7 +23,10 @@ class Shape:
     head_width: int = 64
 
 
-def run(rounds: int, threads: int, say: Say, shape: Shape = Shape()) -> dict[str, Any]:
+SHAPE = Shape()
+
+
+def run(rounds: int, threads: int, say: Say, shape: Shape = SHAPE) -> dict[str, Any]:
     """Seconds of forward and backward passes, and what each costs relative to full causal attention."""
     import torch
 

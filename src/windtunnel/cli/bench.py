@@ -36,6 +36,7 @@ KERNELS: dict[str, str] = {
     "steps": "Training steps of palm, ngpt and diff_transformer over those of llama, at matched parameters.",
     "linear": "Linear attention against full attention, forward and backward.",
     "window": "Sliding windows against full attention, forward and backward.",
+    "patterns": "Sparse patterns against full attention, forward and backward.",
 }
 
 

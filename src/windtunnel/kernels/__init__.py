@@ -28,6 +28,7 @@ from windtunnel.kernels.efficient_attention import (
     causal_efficient_attention_reference,
     efficient_attention,
 )
+from windtunnel.kernels.flash import flash_attention
 from windtunnel.kernels.gated_decay import bounded_root, gated_decay, gated_decay_reference
 from windtunnel.kernels.grouped import fused_grouped_linear, grouped_linear, grouped_linear_reference
 from windtunnel.kernels.linear_attention import (
@@ -83,6 +84,7 @@ __all__ = [
     "dispatch",
     "document_segments",
     "efficient_attention",
+    "flash_attention",
     "fused_grouped_linear",
     "gated_decay",
     "gated_decay_reference",

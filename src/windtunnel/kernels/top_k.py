@@ -53,7 +53,7 @@ def top_k_attention(
 ) -> Tensor:
     """Attention of q [b h t k] over k [b g s k] and v [b g s v]; b h t v. Every query must see a key.
 
-    causal: the last query is aligned with the last key. mask: True = may attend, [b or 1, 1, t s].
+    causal: the last query is aligned with the last key, and s >= t. mask: True = may attend, [b or 1, 1, t s].
     """
     return _TopK.apply(q, k, v, scale, top, mask, causal)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -71,24 +71,23 @@ class _TopK(torch.autograd.Function):
         (b, h, t, _), g, s = q.shape, k.shape[1], k.shape[2]
         rows, wide = q.reshape(b, g, h // g, t, -1), working_dtype(q)
         y = v.new_empty(b, g, h // g, t, v.shape[-1])
-        least, total = (torch.empty(b, g, h // g, t, dtype=wide, device=q.device) for _ in range(2))
+        least = torch.empty(b, g, h // g, t, dtype=wide, device=q.device)
         for start, end, reach in _blocks(t, s, causal):
-            scores = _scores(rows[:, :, :, start:end], k[:, :, :reach], scale, mask, causal, (start, s - t))
+            scores = _scores(rows[:, :, :, start:end], k[:, :, :reach], scale, mask, causal, start)
             block = slice(start, end)
             last, slack = _least(scores, top)
             scores = scores.masked_fill_(scores < (last - slack).unsqueeze(-1), float("-inf"))
             least[:, :, :, block] = last - 2 * slack  # formed again, a score may differ once more
-            total[:, :, :, block] = scores.logsumexp(-1)
-            weights = scores.sub_(total[:, :, :, block, None]).exp_().to(v.dtype)
+            weights = torch.softmax(scores, -1, out=scores).to(v.dtype)
             y[:, :, :, block] = torch.matmul(weights.flatten(2, 3), v[:, :, :reach]).view(*weights.shape[:4], -1)
         ctx.scale, ctx.mask, ctx.causal = scale, mask, causal
-        ctx.save_for_backward(q, k, v, y, least, total)
+        ctx.save_for_backward(q, k, v, y, least)
         return y.flatten(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, y, least, total = ctx.saved_tensors
+        q, k, v, y, least = ctx.saved_tensors
         (b, h, t, _), g, s, wide = q.shape, k.shape[1], k.shape[2], working_dtype(q)
         rows, dy = q.reshape(b, g, h // g, t, -1), dy.reshape(y.shape)
         drop = (dy.to(wide) * y.to(wide)).sum(-1, keepdim=True)
@@ -96,9 +95,9 @@ class _TopK(torch.autograd.Function):
         dk, dv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
         for start, end, reach in _blocks(t, s, ctx.causal):
             block, keys = rows[:, :, :, start:end], k[:, :, :reach]
-            scores = _scores(block, keys, ctx.scale, ctx.mask, ctx.causal, (start, s - t))
-            unchosen = scores < least[:, :, :, start:end, None]
-            weights = scores.sub_(total[:, :, :, start:end, None]).exp_().masked_fill_(unchosen, 0.0)
+            scores = _scores(block, keys, ctx.scale, ctx.mask, ctx.causal, start)
+            scores = scores.masked_fill_(scores < least[:, :, :, start:end, None], float("-inf"))
+            weights = torch.softmax(scores, -1, out=scores)
             slopes = dy[:, :, :, start:end].flatten(2, 3)  # b g (r i) v
             dweights = torch.matmul(slopes, v[:, :, :reach].mT).view(weights.shape).to(wide)
             dscores = dweights.sub_(drop[:, :, :, start:end]).mul_(weights).mul_(ctx.scale).to(q.dtype).flatten(2, 3)
@@ -115,17 +114,17 @@ def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, i
         yield start, end, keys - queries + end if causal else keys
 
 
-def _scores(rows: Tensor, keys: Tensor, scale: float, mask: Tensor | None, causal: bool, at: tuple[int, int]) -> Tensor:
-    """Scaled scores [b g r i s] of a block in the working precision, -inf where a query may not attend.
+def _scores(rows: Tensor, keys: Tensor, scale: float, mask: Tensor | None, causal: bool, start: int) -> Tensor:
+    """Scaled scores [b g r i s] of the block from query `start` on, -inf where a query may not attend.
 
-    at: the block's first query, and the keys before the first query of all.
+    In the working precision. In causal order the last of the keys is that of the block's last query.
     """
-    (start, before), size, reach = at, rows.shape[3], keys.shape[2]
+    size, reach = rows.shape[3], keys.shape[2]
     scores = torch.matmul(rows.flatten(2, 3), keys.mT).to(working_dtype(rows)).mul_(scale)
     scores = scores.view(*rows.shape[:4], reach)
     if causal:
-        later = torch.ones(size, reach, dtype=torch.bool, device=rows.device).triu_(before + start + 1)
-        scores = scores.masked_fill_(later, float("-inf"))
+        later = torch.ones(size, size, dtype=torch.bool, device=rows.device).triu_(1)
+        scores[..., reach - size :].masked_fill_(later, float("-inf"))
     if mask is not None:
         hidden = ~mask[..., start : start + size, :reach]
         scores = scores.masked_fill_(hidden if mask.dim() < 4 else hidden.unsqueeze(1), float("-inf"))

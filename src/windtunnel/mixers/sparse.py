@@ -98,7 +98,7 @@ class SparseAttentionLayer(AttendingLayer):
         past, own = KeyValues(k, v), None
         if state is not None:
             past, own = KeyValues(*state[:2]).extend(k, v, context), KeyValues(*state[2:])
-        mixed = self._onward(q, past, seen) if seen else self._whole(q, k, v, context)
+        mixed = self._onward(q, past, seen) if seen else self.whole(q, k, v, context)
         if self.prefix is not None:
             mixed, own = self.prefix(x, mixed, context, own, seen)
         return self.o(merge_heads(mixed)), self._after(past, own, seen, context.reach)
@@ -135,7 +135,7 @@ class SparseAttentionLayer(AttendingLayer):
             q, k = self.spec.rope.apply(context, q, k)
         return q, k, split_heads(v, self.kv_heads)
 
-    def _whole(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+    def whole(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """Everything from the first token on, group by group; b h t k."""
         if len(self.groups) == 1:
             return self._group(self.groups[0][0], q, k, v, context)
