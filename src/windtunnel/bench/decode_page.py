@@ -179,7 +179,7 @@ def _positions(result: dict[str, Any]) -> Section | None:
     return Section(
         key="positions",
         title="Far into a text",
-        lead="A model of fixed state takes as long for a late token as for an early one; the baseline is shown beside.",
+        lead="A fixed state should make a late token take as long as an early one. Beside it: the baseline.",
         parts=[chart, decode_tables.positions(result)],
     )
 
