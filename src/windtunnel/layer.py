@@ -90,6 +90,12 @@ class Context:
     reach: int = 0
     tables: dict[Any, Any] = field(default_factory=dict, repr=False)
 
+    def at(self, layer: int) -> "Context":
+        """The same for another block. Decoding calls this for every block and token, so it is not `replace`."""
+        moved = object.__new__(Context)
+        moved.__dict__.update(self.__dict__, layer=layer)
+        return moved
+
     @property
     def starts(self) -> Tensor | None:
         """[b t], True at the first token of each document but not at the beginning of a row; None without documents."""

@@ -1,6 +1,5 @@
 """The language model: an embedding, blocks, a final norm and a head, for any tree of parts."""
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -104,8 +103,7 @@ class LanguageModelLayer(ModelLayer):
         x = self.embedding(tokens, context)  # b t d
         states, losses, metrics = [], {}, {}
         for index, block in enumerate(self._blocks()):
-            context = replace(context, layer=index)
-            out: BlockOutput = block(x, context, state.blocks[index] if state is not None else None)
+            out: BlockOutput = block(x, context.at(index), state.blocks[index] if state is not None else None)
             x = out.hidden
             states.append(out.state)
             losses.update({f"blocks.{index}.{name}": value for name, value in out.losses.items()})

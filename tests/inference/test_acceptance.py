@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from windtunnel.inference.acceptance import accept, acceptance_rate, residual, tokens_per_call
+from windtunnel.inference.acceptance import accept, accept_greedy, acceptance_rate, residual, tokens_per_call
 from windtunnel.inference.sampling import draw, uniform
 
 VOCAB = 4
@@ -125,3 +125,11 @@ def test_expected_tokens_are_the_papers() -> None:
     assert tokens_per_call(0.6, 4) == pytest.approx(2.306, abs=5e-4)
     assert tokens_per_call(0.9, 8) == pytest.approx(6.126, abs=5e-4)
     assert tokens_per_call(1.0, 4) == 5
+
+
+@pytest.mark.parametrize("drafted", list(itertools.product(range(3), repeat=3)))
+def test_a_greedy_target_is_judged_without_distributions(drafted: tuple[int, ...]) -> None:
+    best = [2, 0, 1, 1]
+    found = accept_greedy(drafted, lambda place: best[place])
+    certain = torch.eye(3, dtype=torch.float64)
+    assert found == accept(drafted, certain[list(drafted)], certain[best], lambda place, use: uniform(0, place, use))

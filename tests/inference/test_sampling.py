@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from windtunnel.errors import InputError, WorkError
-from windtunnel.inference.sampling import Sampling, distribution, draw, uniform
+from windtunnel.inference.sampling import Sampling, distribution, draw, likeliest, uniform
 
 LOGITS = torch.randn(7, 50, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
 SEEN = [3, 3, 17, 49]
@@ -53,6 +53,17 @@ def test_greedy_takes_the_first_of_the_largest() -> None:
     found = distribution(torch.tensor([[0.0, 2.0, 2.0, 1.0]]), Sampling(temperature=0))
     assert found.tolist() == [[0, 1, 0, 0]]
     assert draw(found[0], 0.999) == 1
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.7])
+def test_the_likeliest_token_is_where_the_distribution_has_it(penalty: float) -> None:
+    """Among equals too: of 40 tokens with six different logits the first of the largest."""
+    greedy = Sampling(temperature=0, repetition_penalty=penalty)
+    for row in torch.randint(-3, 3, (50, 40), generator=torch.Generator().manual_seed(0)).float():
+        wanted = distribution(row[None], greedy, [3, 5, 5, 7])[0]
+        assert wanted[likeliest(row, greedy, [3, 5, 5, 7])] == 1
+        if penalty == 1:
+            assert likeliest(row, greedy) == row.tolist().index(max(row.tolist()))
 
 
 def test_ties_do_not_widen_top_k() -> None:
@@ -103,3 +114,5 @@ def test_settings_that_make_no_sense(settings: dict[str, float], words: str) -> 
 def test_logits_that_are_no_numbers(bad: list[float]) -> None:
     with pytest.raises(WorkError, match="not numbers"):
         distribution(torch.tensor([bad]), Sampling())
+    with pytest.raises(WorkError, match="not numbers"):
+        likeliest(torch.tensor(bad), Sampling(temperature=0))

@@ -125,3 +125,15 @@ def test_scaled_unit_norm_in_half_precision() -> None:
     y = scaled_unit_norm(x, scale)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, scaled_unit_norm_reference(x.float(), scale).bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rms_norm_without_gradients(dtype: torch.dtype) -> None:
+    x, gain = random(2, 3, 33).detach().to(dtype), random(33, seed=1).detach()
+    wanted = F.rms_norm(x.double(), (33,), gain, 1e-2).to(dtype)
+    with torch.inference_mode():
+        found = rms_norm(x, gain.to(torch.promote_types(dtype, torch.float32)), 1e-2)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted)
+    trained = rms_norm(x.clone().requires_grad_(), gain.to(torch.promote_types(dtype, torch.float32)), 1e-2)
+    torch.testing.assert_close(trained.detach(), found)  # nothing made for inference stays behind

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from windtunnel.kernels.rotary import Layout, rotate, rotate_reference
+from windtunnel.kernels.rotary import Layout, rotate, rotate_reference, turn, widened
 
 LAYOUTS: list[Layout] = ["half", "interleaved"]
 
@@ -73,3 +73,16 @@ def test_refusals() -> None:
         rotate(heads(1, 1, 5, 6), cos, sin)
     with pytest.raises(ValueError, match="interleaved"):
         rotate(heads(1, 1, 5, 8), cos, sin, "pairs")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("width", "rotated"), [(8, 8), (9, 6), (10, 2)])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_decoding_turns_by_tables_made_once(layout: Layout, width: int, rotated: int, per_row: bool) -> None:
+    """Heads as views of a product, as attention has them."""
+    cos, sin = angles(2, 1, 5, rotated // 2) if per_row else angles(5, rotated // 2)
+    with torch.inference_mode():
+        x = heads(2, 5, 3 * width).detach().view(2, 5, 3, width).transpose(1, 2)
+        before = x.clone()
+        torch.testing.assert_close(turn(x, widened(cos, sin, layout)), by_matrices(x, cos, sin, layout))
+        assert torch.equal(x, before)

@@ -33,6 +33,15 @@ def accept(drafted: Sequence[int], draft: Tensor, target: Tensor, number: Callab
     return Accepted(len(drafted), draw(target[len(drafted)], number(len(drafted), "token")))
 
 
+def accept_greedy(drafted: Sequence[int], likeliest: Callable[[int], int]) -> Accepted:
+    """`accept` for a target that has all its probability on likeliest(place): a token stays if it is that one."""
+    for place, token in enumerate(drafted):
+        best = likeliest(place)
+        if best != token:
+            return Accepted(place, best)
+    return Accepted(len(drafted), likeliest(len(drafted)))
+
+
 def residual(p: Tensor, q: Tensor) -> Tensor:
     """norm(max(0, p - q)) over the vocabulary; p itself where rounding left nothing."""
     rest = (p - q).clamp(min=0)

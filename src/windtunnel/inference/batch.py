@@ -55,7 +55,9 @@ class Batch:
         lengths = self.lengths[chosen]
         position = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
         ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
-        out = self.model(ids, state=ModelState(position, states.rows(self.state, chosen)), last=last)
+        whole = len(tokens) == len(self.lengths)
+        blocks = self.state.blocks if whole else states.rows(self.state, chosen)
+        out = self.model(ids, state=ModelState(position, blocks), last=last)
         assert out.state is not None
         states.put(self.state, chosen, out.state.blocks)
         self.lengths[chosen] = [length + ids.shape[1] for length in lengths]

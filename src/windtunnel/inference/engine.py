@@ -14,11 +14,11 @@ from torch import Tensor
 
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
-from windtunnel.inference.acceptance import accept
+from windtunnel.inference.acceptance import Accepted, accept, accept_greedy
 from windtunnel.inference.batch import FAR, Batch, limit_of
 from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted, best_length
 from windtunnel.inference.request import Chosen, Finish, Piece, Request
-from windtunnel.inference.sampling import distribution, uniform
+from windtunnel.inference.sampling import distribution, likeliest, uniform
 from windtunnel.inference.stream import TextStream
 from windtunnel.root import ModelLayer
 from windtunnel.spec import Spec
@@ -224,22 +224,30 @@ class Engine:
 
     def _verdict(self, row: Row, draft: Draft, logits: Tensor) -> list[int] | WorkError:
         """The tokens that a row goes on with, from its draft and the logits [n+1 v] after each token fed."""
-        sampling, text = row.request.sampling, row.text
         try:
-            laws = [
-                distribution(logits[k : k + 1, : self.vocab], sampling, [*text, *draft.tokens[:k]])
-                for k in range(len(draft.tokens) + 1)
-            ]
+            found = self._accepted(row, draft, logits)
         except WorkError as error:
             return error
-        target = torch.cat(laws)
-        found = accept(
-            draft.tokens, draft.probabilities, target, lambda k, use: uniform(sampling.seed, row.generated + k, use)
-        )
         row.judged(len(draft.tokens), found.kept)
         self.drafted += len(draft.tokens)
         self.kept += found.kept
         return [*draft.tokens[: found.kept], found.token]
+
+    def _accepted(self, row: Row, draft: Draft, logits: Tensor) -> Accepted:
+        sampling = row.request.sampling
+
+        def seen(k: int) -> list[int]:
+            return [*row.text, *draft.tokens[:k]]
+
+        if sampling.greedy:
+            return accept_greedy(draft.tokens, lambda k: likeliest(logits[k, : self.vocab], sampling, seen(k)))
+        laws = [distribution(logits[k : k + 1, : self.vocab], sampling, seen(k)) for k in range(len(draft.tokens) + 1)]
+        return accept(
+            draft.tokens,
+            draft.probabilities,
+            torch.cat(laws),
+            lambda k, use: uniform(sampling.seed, row.generated + k, use),
+        )
 
     def _emit(self, row: Row, verdict: list[int] | WorkError, logits: Tensor) -> list[Piece]:
         if isinstance(verdict, WorkError):

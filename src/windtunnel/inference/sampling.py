@@ -14,6 +14,8 @@ from torch import Tensor
 from windtunnel.errors import WorkError
 from windtunnel.spec import Spec
 
+_NOT_NUMBERS = "the model gave logits that are not numbers; the checkpoint is damaged or diverged"
+
 
 class Sampling(Spec):
     """How the next token is chosen. The steps apply in this order, each to what the one before left.
@@ -61,7 +63,7 @@ def distribution(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -
     """
     scores = logits.to(torch.float64)
     if bool(scores.isnan().any()) or bool((scores.amax(-1) == -math.inf).any()) or bool((scores == math.inf).any()):
-        raise WorkError("the model gave logits that are not numbers; the checkpoint is damaged or diverged")
+        raise WorkError(_NOT_NUMBERS)
     if sampling.repetition_penalty != 1.0 and len(seen):
         scores = _penalized(scores, torch.tensor(sorted(set(seen)), device=scores.device), sampling.repetition_penalty)
     if sampling.greedy:
@@ -75,6 +77,16 @@ def distribution(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -
         smallest = sampling.min_p * probabilities.amax(-1, keepdim=True)
         probabilities = _normalised(probabilities.where(probabilities >= smallest, 0.0))
     return probabilities
+
+
+def likeliest(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -> int:
+    """The token that greedy sampling takes from logits [v]: where `distribution` has its 1."""
+    if sampling.repetition_penalty != 1.0:
+        return int(distribution(logits[None], sampling, seen).argmax())
+    largest, token = logits.max(-1)
+    if not math.isfinite(float(largest)):  # a NaN is the largest of all
+        raise WorkError(_NOT_NUMBERS)
+    return int(token)
 
 
 def uniform(seed: int, index: int, purpose: str = "token") -> float:

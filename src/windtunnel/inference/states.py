@@ -17,6 +17,8 @@ def rows(state: ModelState, chosen: slice) -> tuple[Any, ...]:
 def put(state: ModelState, chosen: slice, blocks: Sequence[Any]) -> None:
     """Store what a call on these rows returned; buffers are there already."""
     for held, new in zip(state.blocks, blocks, strict=True):
+        if held is new:
+            continue
         for target, source in zip(tensors(held), tensors(new), strict=True):
             part = target[chosen]
             if part.data_ptr() != source.data_ptr():

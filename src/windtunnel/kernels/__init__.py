@@ -51,7 +51,7 @@ from windtunnel.kernels.rms_norm import (
     unit_norm,
     unit_norm_reference,
 )
-from windtunnel.kernels.rotary import rotate, rotate_reference
+from windtunnel.kernels.rotary import rotate, rotate_reference, turn, widened
 from windtunnel.kernels.selective_scan import selective_scan, selective_scan_reference
 from windtunnel.kernels.sphere import sphere_step, sphere_step_reference
 from windtunnel.kernels.tiled import tiled_attention, tiled_attention_reference
@@ -116,6 +116,8 @@ __all__ = [
     "top_k_attention",
     "top_k_attention_reference",
     "tune_allocator",
+    "turn",
     "unit_norm",
     "unit_norm_reference",
+    "widened",
 ]

@@ -5,6 +5,7 @@
 Over the last axis, in float32 (float64 for float64 input); the result has the dtype of x.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,7 +78,16 @@ def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
         return rms_norm_reference(x, gain, eps)
     if torch.is_grad_enabled():
         return _RMSNorm.apply(x, gain, eps)  # type: ignore[no-any-return, no-untyped-call]
-    return _scaled(x, gain, _inverse_rms(x, eps))
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
+    inverse = torch.addcmul(_constant(eps, norm.dtype), norm, norm, value=1 / x.shape[-1]).rsqrt_()
+    return _scaled(x, gain, inverse)
+
+
+@lru_cache(maxsize=16)
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    """A number as a tensor, once: an operator that is given the number makes one in every call."""
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 class _UnitNorm(torch.autograd.Function):

@@ -37,19 +37,21 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
     rotated = 2 * cos.shape[-1]
     wide = x.to(working_dtype(x))
     cos, sin = cos.to(wide.dtype), sin.to(wide.dtype)
-    turn = _turn_neighbours if layout == "interleaved" else _turn_halves
-    turned = turn(wide[..., :rotated], cos, sin)
+    if layout == "interleaved":
+        turned = _turn_neighbours(wide[..., :rotated], torch.complex(cos, sin))
+    else:
+        turned = _turn_halves(wide[..., :rotated], cos, sin)
     if rotated < x.shape[-1]:
         turned = torch.cat((turned, wide[..., rotated:]), -1)
     return turned.to(x.dtype)
 
 
-def _turn_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(u + i w)(cos + i sin), with x read as complex numbers where its strides allow."""
+def _turn_neighbours(x: Tensor, angles: Tensor) -> Tensor:
+    """(u + i w)(cos + i sin), with x read as complex numbers where its strides allow; angles are the latter."""
     pairs = x.reshape(*x.shape[:-1], -1, 2)
     if pairs.stride(-1) != 1 or pairs.storage_offset() % 2 or any(step % 2 for step in pairs.stride()[:-1]):
         pairs = pairs.contiguous()
-    return torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin)).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * angles).flatten(-2)
 
 
 def _turn_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -57,6 +59,25 @@ def _turn_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     swapped, half = torch.empty_like(x), x.shape[-1] // 2
     swapped[..., :half], swapped[..., half:] = x[..., half:], x[..., :half]
     return torch.mul(x, torch.cat((cos, cos), -1)).addcmul_(swapped, torch.cat((-sin, sin), -1))
+
+
+def widened(cos: Tensor, sin: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+    """Tables [t r/2] in the form that `turn` reads: made once for all heads and layers of a pass."""
+    if layout == "interleaved":
+        return (torch.complex(cos, sin),)
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+
+
+def turn(x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    """`rotate` where no gradient is wanted and x [b h t k] has the dtype of its tables, by those of `widened`."""
+    if len(tables) == 1:
+        rotated = 2 * tables[0].shape[-1]
+        turned = _turn_neighbours(x if rotated == x.shape[-1] else x[..., :rotated], tables[0])
+    else:
+        rotated = tables[0].shape[-1]
+        part = x if rotated == x.shape[-1] else x[..., :rotated]
+        turned = torch.mul(part, tables[0]).addcmul_(part.roll(rotated // 2, -1), tables[1])
+    return turned if rotated == x.shape[-1] else torch.cat((turned, x[..., rotated:]), -1)
 
 
 class _Rotate(torch.autograd.Function):

@@ -70,6 +70,12 @@ class Buffers(NamedTuple):
 
     def extend(self, keys: Tensor, values: Tensor, context: Context) -> "Buffers":
         """Write the new ones where their positions belong."""
+        count, first = keys.shape[2], (context.reach - keys.shape[2]) % self.keys.shape[2]
+        if context.positions.dim() == 1 and first + count <= self.keys.shape[2]:
+            self.keys.narrow(2, first, count).copy_(keys)  # neighbours: cheaper than an index
+            self.values.narrow(2, first, count).copy_(values)
+            self.positions.narrow(1, first, count).copy_(context.positions)
+            return self
         slots = context.positions % self.keys.shape[2]
         if slots.dim() == 1:
             self.keys.index_copy_(2, slots, keys)
@@ -86,7 +92,7 @@ class Buffers(NamedTuple):
         """The slots in use where they are in order: rows stand at one place, and nothing has been overwritten."""
         if context.positions.dim() == 2 or context.reach > self.keys.shape[2]:
             return None
-        return KeyValues(self.keys[:, :, : context.reach], self.values[:, :, : context.reach])
+        return KeyValues(self.keys.narrow(2, 0, context.reach), self.values.narrow(2, 0, context.reach))
 
     def visible(self, context: Context, window: int | None = None, slopes: Tensor | None = None) -> "Visible":
         """The slots in use, and which of them this call may see; ALiBi's biases, if any, are in the mask."""

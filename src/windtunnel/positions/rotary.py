@@ -1,13 +1,14 @@
 """Rotary positions (Su et al. 2021, RoFormer)."""
 
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from windtunnel.errors import InputError
-from windtunnel.kernels.rotary import rotate
-from windtunnel.kernels.routing import working_dtype
+from windtunnel.kernels.rotary import rotate, turn, widened
+from windtunnel.kernels.routing import by_hand, working_dtype
 from windtunnel.layer import Context
 from windtunnel.positions.scaling import Scaling
 from windtunnel.spec import Spec, fields
@@ -53,15 +54,26 @@ class Rope(Spec):
         if name not in context.tables:
             context.tables[name] = self._tables(context.positions, heads[0].shape[-1], dtype)
         cosine, sine = context.tables[name]
-        return tuple(rotate(x, cosine, sine, layout=self.layout) for x in heads)
+        if torch.is_grad_enabled() or heads[0].dtype != dtype or not by_hand(heads[0]):
+            return tuple(rotate(x, cosine, sine, layout=self.layout) for x in heads)
+        wide = ("widened", *name)
+        if wide not in context.tables:
+            context.tables[wide] = widened(cosine, sine, self.layout)
+        return tuple(turn(x, context.tables[wide]) for x in heads)
 
     def _tables(self, positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        frequencies = self.frequencies(head_width).to(positions.device)
+        frequencies = _frequencies(self, head_width).to(positions.device)
         angles = positions.to(torch.float64)[..., None] * frequencies  # t r/2, or b t r/2
         if positions.dim() == 2:
             angles = angles[:, None]  # one table for all heads of a row
         magnitude = self.scaling.magnitude if self.scaling is not None else 1.0
         return (magnitude * angles.cos()).to(dtype), (magnitude * angles.sin()).to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _frequencies(rope: Rope, head_width: int) -> Tensor:
+    with torch.inference_mode(False), torch.device("cpu"):  # later calls may want gradients, or another device
+        return rope.frequencies(head_width)
 
 
 def scaled(spec: AnySpec, scaling: Scaling | None) -> AnySpec:
