@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from windtunnel import recipes
+from windtunnel.comparison.arms import build_arms
 from windtunnel.comparison.matching import Inner, Shape, match, match_by_width
+from windtunnel.comparison.presets import preset
 from windtunnel.errors import InputError
+from windtunnel.ledger import n_body_active
 
 TINY = Shape(width=64, layers=3, heads=4, hidden=172)
 
@@ -136,17 +140,12 @@ def test_few_models_are_built():
     assert len(calls) < 60
 
 
-@pytest.mark.parametrize("name", ["gpt3", "palm", "diff_transformer", "ngpt"])
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name != "llama"])
 def test_every_recipe_meets_the_baseline_on_a_tiny_model(name):
-    from windtunnel import recipes
-    from windtunnel.ledger import n_body
-
-    sizes = {"layers": 3, "width": 64, "context": 128, "vocab": 1024}
-    target = n_body(recipes.get("llama")(**sizes))
-
-    def count(settings):
-        return n_body(recipes.get(name)(**sizes | {"hidden": settings["hidden"]}))
-
-    found = match(count, TINY, target, knobs=("hidden",))
-    assert abs(found.gap) <= 0.01
-    assert found.n_body == count(found.settings)
+    (baseline, variant), _ = build_arms(
+        ["llama", name], None, preset("quick", "cpu"), 1024, {}, lattice=8, allow_gap=False
+    )
+    assert abs(variant.matching.gap) <= 0.01
+    assert variant.matching.gap == pytest.approx(
+        n_body_active(variant.spec) / n_body_active(baseline.spec) - 1, abs=1e-12
+    )
