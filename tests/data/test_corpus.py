@@ -26,7 +26,7 @@ TEXTS = [record["text"] for record in RECORDS]
 def write_lines(path: Path) -> Path:
     data = "\n".join(json.dumps(record) for record in RECORDS).encode() + b"\n\n"
     if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(data))
+        path.write_bytes(gzip.compress(data, mtime=0))
     elif path.suffix == ".zst":
         half = len(data) // 2  # two frames, as The Pile's files have many
         path.write_bytes(zstandard.compress(data[:half]) + zstandard.compress(data[half:]))
@@ -109,7 +109,7 @@ def test_cut_is_a_partition(text: str, size: int) -> None:
         ("a.jsonl", b'{"text": "\xff"}\n', r"a\.jsonl:1 is not UTF-8"),
         ("a.jsonl", b"[" * 100_000 + b"\n", r"a\.jsonl:1 is not JSON"),
         ("a.jsonl.gz", b"not gzip", "not a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 500)[:-12], "not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 500, mtime=0)[:-12], "not a whole gzip file"),
         ("a.jsonl.zst", b"not zstandard", "not a whole Zstandard file"),
         ("a.parquet", b"not parquet", "not a readable Parquet file"),
     ],
