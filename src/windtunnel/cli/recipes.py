@@ -29,5 +29,5 @@ def run(as_json: Json = False) -> None:
         screen.finish({"recipes": [dataclasses.asdict(entry) for entry in entries]})
         return
     rows = [[entry.name, entry.paper, entry.parts, ", ".join(entry.sizes)] for entry in entries]
-    screen.say(table(["recipe", "paper", "parts", "sizes"], rows, show_lines=False))
+    screen.say(table(["recipe", "paper", "parts", "sizes"], rows, whole=(0,), show_lines=False))
     screen.say("Any other size: --set layers=6 --set width=256. `windtunnel show RECIPE` writes one out.", style="dim")

@@ -49,15 +49,22 @@ class Screen:
             self.say(*things)
 
 
-def table(columns: list[str], rows: list[list[str]], numeric: tuple[int, ...] = (), **options: Any) -> Any:
-    """A table for people; `numeric` lists the columns that are set to the right."""
+def table(
+    columns: list[str],
+    rows: list[list[str]],
+    numeric: tuple[int, ...] = (),
+    whole: tuple[int, ...] = (),
+    **options: Any,
+) -> Any:
+    """A table for people; `numeric` lists the columns that are set to the right, `whole` those never broken."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", **options)
     for index, name in enumerate(columns):
-        drawn.add_column(Text(name), justify="right" if index in numeric else "left", overflow="fold")
+        side: Any = "right" if index in numeric else "left"
+        drawn.add_column(Text(name), justify=side, overflow="fold", no_wrap=index in whole)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
