@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving.conftest import Live, quiet, serving
+from tests.serving.conftest import Live, endless, quiet, serving
 from windtunnel.inference.engine import EngineSettings
 from windtunnel.serving.served import Served
 
@@ -107,6 +107,17 @@ def test_streams_say_how_large_the_state_is(live: Live) -> None:
         layer = live.served[model].run.model
         assert sizes[model] == [layer.state_bytes(61 + k + 1) for k in range(len(sizes[model]))]
     assert sizes["llama"][-1] > sizes["llama"][0]
+
+
+def test_a_text_that_slid_is_as_large_as_what_is_left_of_it() -> None:
+    with serving(settings=EngineSettings(at_limit="slide", chunk=8), context=16, change=endless) as live:
+        body = {"prompt": "x" * 11, "max_tokens": 20, "stream": True, "stream_options": {"include_state": True}}
+        text = live.post("/v1/completions", **body).text
+        layer = live.served["llama"].run.model
+        lengths = [*range(13, 18), *range(9, 18), *range(9, 15)]  # a token beyond 16 is read after sliding to 8
+        assert [int(size) for size in re.findall(r'"state_bytes":(\d+)', text)] == [
+            layer.state_bytes(n) for n in lengths
+        ]
 
 
 def test_health_and_headers(live: Live) -> None:

@@ -12,7 +12,8 @@ from windtunnel.errors import InputError
 
 if TYPE_CHECKING:
     from windtunnel.inference.engine import EngineSettings
-    from windtunnel.serving.served import Draft, Served
+    from windtunnel.inference.generate import Drafting
+    from windtunnel.serving.served import Served
 
 _EXAMPLE = """Examples:
 
@@ -121,7 +122,7 @@ def _open_runs(
     from windtunnel.serving.served import serve_run
 
     place = Execution(device=device).resolve().device
-    drafter: Draft = None
+    drafter: Drafting = None
     if draft is not None:
         drafter = "lookup" if draft == "lookup" else load(draft, device=place, packages=packages)
     threads = max(1, torch.get_num_threads() // len(runs))

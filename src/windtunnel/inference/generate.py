@@ -73,7 +73,7 @@ class Generation:
             at_limit=at_limit,
         )
         self.requests = tuple(requests)
-        self._engine = Engine(run.model, run.tokenizer, settings, _drafter(run, draft))
+        self._engine = Engine(run.model, run.tokenizer, settings, drafter_of(run, draft))
         self._places = {self._engine.submit(request): place for place, request in enumerate(requests)}
         self._began = self._first = self._last = 0.0
         self._tokens = self._passes = self._slides = 0
@@ -187,8 +187,8 @@ def _room(model: ModelLayer, requests: Sequence[Request]) -> int | None:
     return needed if own is not None and needed < own else None
 
 
-def _drafter(run: Run, draft: Drafting) -> ModelLayer | Literal["lookup"] | None:
-    """The drafting model, refused where its tokens are not the run's: equal ids would stand for other texts."""
+def drafter_of(run: Run, draft: Drafting) -> ModelLayer | Literal["lookup"] | None:
+    """The drafting model, for an engine. Refused where its tokens are not the run's: equal ids would be other texts."""
     if draft is None or draft == "lookup":
         return draft
     if not isinstance(draft, Run):

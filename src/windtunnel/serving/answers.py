@@ -13,18 +13,25 @@ Reason = Literal["stop", "length"] | None
 
 
 class Text:
-    """One choice: its pieces so far. `state_bytes` are those of its decoding state."""
+    """One choice: its pieces so far. held: tokens of it, the prompt's included, that the model still knows.
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    limit: of the model's context; a text that slid goes on from the newer half.
+    """
+
+    def __init__(self, request: Request, limit: int | None) -> None:
+        self.request, self._limit = request, limit
         self.pieces: list[Piece] = []
         self.characters = 0
+        self.held = len(request.prompt)
 
     def add(self, piece: Piece) -> int:
         """Take a piece; returns the place in the text, in characters, at which it stands."""
         place = self.characters
         self.pieces.append(piece)
         self.characters += len(piece.text)
+        if piece.slid and self._limit is not None:
+            self.held = self._limit // 2
+        self.held += piece.token is not None
         return place
 
     @property

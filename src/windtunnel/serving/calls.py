@@ -34,7 +34,7 @@ class Call:
         metrics: Metrics,
     ) -> None:
         self.served, self.prompts, self.answer, self.limits, self.metrics = served, prompts, answer, limits, metrics
-        self.texts = [Text(request) for request in requests]
+        self.texts = [Text(request, served.worker.engine.limit) for request in requests]
         self.began = time.monotonic()
         self.deadline = asyncio.get_running_loop().time() + limits.seconds
         self._job: Job | None = None
@@ -105,8 +105,7 @@ class Call:
                 text = self.texts[index]
                 chunk = self.answer.chunk(index, text, piece, place)
                 if options.include_state:
-                    length = len(text.request.prompt) + text.tokens
-                    chunk.state_bytes = self.served.run.model.state_bytes(length)
+                    chunk.state_bytes = self.served.run.model.state_bytes(text.held)
                 yield _event(chunk.model_dump(exclude_unset=True))
             if options.include_usage:
                 yield _event(self.answer.last(usage(self.texts, self.prompts)).model_dump(exclude_unset=True))

@@ -4,14 +4,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError
 from windtunnel.inference.engine import Engine, EngineSettings
+from windtunnel.inference.generate import Drafting, drafter_of, ids_of
 from windtunnel.inference.request import Request
 from windtunnel.inference.sampling import Sampling
-from windtunnel.root import ModelLayer
 from windtunnel.runs import Run
 from windtunnel.serving.faults import Fault
 from windtunnel.serving.wire import ChatRequest, CompletionRequest, Message, Settings
@@ -22,8 +21,6 @@ END = "<|endoftext|>"  # how the token without text is written
 _COMPLETION_TOKENS = 16  # OpenAI's default
 _CHAT_TOKENS = 256
 _NEXT_CHOICE = 1 << 64  # seeds on the wire are below it, so no two choices share one
-
-Draft = Run | Literal["lookup"] | None
 
 
 class Limits(Spec):
@@ -71,28 +68,18 @@ def serve_run(
     name: str,
     run: Run,
     settings: EngineSettings | None = None,
-    draft: Draft = None,
+    draft: Drafting = None,
     threads: int | None = None,
 ) -> Served:
     """Set a run up to be served. Raises `InputError` for a run that has no text or a draft of another tokenizer."""
     tokenizer = run.tokenizer
     if tokenizer is None:
         raise InputError(f"{name}: the run has no tokenizer, so there is no text to serve")
-    drafter = _drafter(name, tokenizer, draft)
+    drafter = drafter_of(run, draft)
     record = Path(str(run.record["checkpoint"]))
     created = int(record.stat().st_mtime) if record.exists() else 0
     worker = Worker(name, lambda: Engine(run.model, tokenizer, settings, drafter), threads)
     return Served(name, run, tokenizer, worker, created)
-
-
-def _drafter(name: str, tokenizer: Tokenizer, draft: Draft) -> ModelLayer | Literal["lookup"] | None:
-    if draft is None or draft == "lookup":
-        return draft
-    if draft.tokenizer is None or draft.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise InputError(
-            f"draft: {name} has the tokenizer {tokenizer.label}, the draft another one; they must share it"
-        )
-    return draft.model
 
 
 def completion_requests(body: CompletionRequest, served: Served, limits: Limits) -> list[Request]:
@@ -166,9 +153,7 @@ def _sampling(body: Settings, seed: int) -> Sampling:
 
 
 def _ids(tokenizer: Tokenizer, prompt: str | list[int]) -> tuple[int, ...]:
-    if not isinstance(prompt, str):
-        return tuple(prompt)
     try:
-        return (tokenizer.end_of_text, *tokenizer.encode(prompt).tolist())
+        return ids_of(tokenizer, prompt)
     except InputError as error:
         raise InputError(f"prompt: {error}") from error
