@@ -44,7 +44,8 @@ def proof(request: pytest.FixtureRequest) -> proofs.Proof:
     """Note what this test held to something independent, and how far apart they were (tests/proof.py)."""
 
     def note(subject: str, against: str, /, **differences: float) -> None:
-        record = {"subject": subject, "against": against, "differences": differences}
+        plain = {name: float(value) for name, value in differences.items()}  # what a worker can send
+        record = {"subject": subject, "against": against, "differences": plain}
         request.node.user_properties.append((proofs.PROPERTY, record))
 
     return note
