@@ -48,3 +48,9 @@ def test_commands_have_the_options_that_are_shown(words):
 def test_the_table_of_recipes_is_complete():
     for name in recipes.names():
         assert f"| `{name}` |" in TEXT
+
+
+def test_every_recipe_is_on_the_page_of_proofs():
+    page = (README.parent / "docs" / "proof.md").read_text()
+    for name in recipes.names():
+        assert f"| `{name}` |" in page, f"{name}: write the page with `make proof`"
