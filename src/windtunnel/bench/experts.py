@@ -1,13 +1,10 @@
 """Dropless experts against a dense MLP of equal active operations, forward and backward."""
 
 import dataclasses
-import platform
-import time
 from collections.abc import Callable
 from typing import Any
 
-from windtunnel.bench.spread import Ratio
-from windtunnel.bench.turns import Say, compared, take_turns
+from windtunnel.bench.turns import Say, figures, race
 from windtunnel.report.tables import Table
 
 DENSE = "dense MLP"
@@ -26,21 +23,7 @@ class Shape:
 
 def run(rounds: int, threads: int, say: Say, shape: Shape = Shape()) -> dict[str, Any]:
     """Seconds of forward and backward passes, and what each costs relative to the dense MLP."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        seconds = take_turns(_contestants(shape), rounds, say)
-    finally:
-        torch.set_num_threads(before)
-    return {
-        "benchmark": "experts",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "settings": {"shape": dataclasses.asdict(shape), "rounds": rounds, "threads": threads},
-        "contestants": compared(seconds, DENSE),
-    }
+    return race("experts", _contestants(shape), DENSE, shape=shape, rounds=rounds, threads=threads, say=say)
 
 
 def _contestants(shape: Shape) -> dict[str, Callable[[], object]]:
@@ -81,10 +64,7 @@ def _contestants(shape: Shape) -> dict[str, Callable[[], object]]:
 def table(result: dict[str, Any]) -> Table:
     """The result for people."""
     shape = Shape(**result["settings"]["shape"])
-    rows = [
-        (row["label"], f"{1e3 * row['median_seconds']:.1f}", str(Ratio(**row["ratio"])))
-        for row in result["contestants"]
-    ]
+    rows = [figures(row) for row in result["contestants"]]
     return Table(
         caption=f"{shape.tokens} tokens of width {shape.width}, forward and backward",
         columns=("contestant", "ms (median)", "time over the dense MLP's [95 %]"),

@@ -1,13 +1,9 @@
 """Attention in sparse patterns against full causal attention, forward and backward."""
 
-import dataclasses
-import platform
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from windtunnel.bench.spread import Ratio
-from windtunnel.bench.turns import Say, compared, take_turns
+from windtunnel.bench.turns import Say, figures, race
 from windtunnel.bench.window import FULL, SHAPE, Shape
 from windtunnel.report.tables import Table
 
@@ -17,25 +13,13 @@ if TYPE_CHECKING:
 
 def run(rounds: int, threads: int, say: Say, shape: Shape = SHAPE) -> dict[str, Any]:
     """Seconds of each pattern, its time relative to full causal attention, and the share of the pairs that it has."""
-    import torch
-
     from windtunnel.mixers.patterns import pairs
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = compared(take_turns(_contestants(shape), rounds, say), FULL)
-    finally:
-        torch.set_num_threads(before)
+    found = race("patterns", _contestants(shape), FULL, shape=shape, rounds=rounds, threads=threads, say=say)
     everything = shape.length * (shape.length + 1) // 2
     shares = {name: pairs(pattern, shape.length) / everything for name, pattern in _patterns(shape).items()}
-    return {
-        "benchmark": "patterns",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "settings": {"shape": dataclasses.asdict(shape), "rounds": rounds, "threads": threads},
-        "contestants": [{**row, "pairs": shares.get(row["label"], 1.0)} for row in found],
-    }
+    rows = [{**row, "pairs": shares.get(row["label"], 1.0)} for row in found["contestants"]]
+    return {**found, "contestants": rows}
 
 
 def _patterns(shape: Shape) -> dict[str, "Pattern"]:
@@ -82,10 +66,7 @@ def _contestants(shape: Shape) -> dict[str, Callable[[], object]]:
 def table(result: dict[str, Any]) -> Table:
     """The result for people."""
     shape = Shape(**result["settings"]["shape"])
-    rows = [
-        (row["label"], f"{1e3 * row['median_seconds']:.1f}", str(Ratio(**row["ratio"])), f"{row['pairs']:.1%}")
-        for row in result["contestants"]
-    ]
+    rows = [(*figures(row), f"{row['pairs']:.1%}") for row in result["contestants"]]
     return Table(
         caption=f"{shape.length} tokens, {shape.heads} heads of {shape.head_width}, forward and backward",
         columns=("contestant", "ms (median)", "time over full attention's [95 %]", "pairs"),

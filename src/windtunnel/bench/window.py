@@ -1,13 +1,10 @@
 """Attention in a sliding window against full causal attention, forward and backward, on one thread or more."""
 
 import dataclasses
-import platform
-import time
 from collections.abc import Callable
 from typing import Any
 
-from windtunnel.bench.spread import Ratio
-from windtunnel.bench.turns import Say, compared, take_turns
+from windtunnel.bench.turns import Say, figures, race
 from windtunnel.report.tables import Table
 
 FULL = "full causal attention"
@@ -28,21 +25,7 @@ SHAPE = Shape()
 
 def run(rounds: int, threads: int, say: Say, shape: Shape = SHAPE) -> dict[str, Any]:
     """Seconds of forward and backward passes, and what each costs relative to full causal attention."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        seconds = take_turns(_contestants(shape), rounds, say)
-    finally:
-        torch.set_num_threads(before)
-    return {
-        "benchmark": "window",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "settings": {"shape": dataclasses.asdict(shape), "rounds": rounds, "threads": threads},
-        "contestants": compared(seconds, FULL),
-    }
+    return race("window", _contestants(shape), FULL, shape=shape, rounds=rounds, threads=threads, say=say)
 
 
 def _contestants(shape: Shape) -> dict[str, Callable[[], object]]:
@@ -79,10 +62,7 @@ def _contestants(shape: Shape) -> dict[str, Callable[[], object]]:
 def table(result: dict[str, Any]) -> Table:
     """The result for people."""
     shape = Shape(**result["settings"]["shape"])
-    rows = [
-        (row["label"], f"{1e3 * row['median_seconds']:.1f}", str(Ratio(**row["ratio"])))
-        for row in result["contestants"]
-    ]
+    rows = [figures(row) for row in result["contestants"]]
     return Table(
         caption=f"{shape.length} tokens, {shape.heads} heads of {shape.head_width}, forward and backward",
         columns=("contestant", "ms (median)", "time over full attention's [95 %]"),
