@@ -12,6 +12,8 @@ def test_recipes_prints_the_table(command) -> None:
     entries = answer.json["recipes"]
     assert [entry["name"] for entry in entries] == recipes.names()
     assert all(entry["paper"] and entry["parts"] for entry in entries)
+    without = {entry["name"] for entry in entries if not entry["sizes"]}
+    assert without == {"axial_text", "diff_transformer_v2", "bigbird", "topk_attention"}  # nobody published any
     shown = command("recipes").out
     assert all(name in shown for name in recipes.names())
 

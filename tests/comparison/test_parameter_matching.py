@@ -145,6 +145,7 @@ def test_every_recipe_meets_the_baseline_on_a_tiny_model(name):
     (baseline, variant), _ = build_arms(
         ["llama", name], None, preset("quick", "cpu"), 1024, {}, lattice=8, allow_gap=False
     )
+    assert variant.matching.knob in ("none", "hidden")
     assert abs(variant.matching.gap) <= 0.01
     assert variant.matching.gap == pytest.approx(
         n_body_active(variant.spec) / n_body_active(baseline.spec) - 1, abs=1e-12
