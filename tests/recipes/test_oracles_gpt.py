@@ -117,3 +117,28 @@ def test_banded_decoding_is_gpt_neos(proof: Proof) -> None:
     ours = without_first_biases(window=5)
     seen = decode_alike(ours, gpt_neo(ours.spec), to_gpt_neo)
     proof("gpt3", "transformers `GPTNeoForCausalLM`, dense and banded layers", **seen)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"combine": "sum", "rows": 4}, {"combine": "average"}, {"row_width": 20}], ids=str
+)
+def test_axial_text_is_gpt2_with_its_table_written_out(settings: dict[str, Any], proof: Proof) -> None:
+    ours = model_of("axial_text", dtype=torch.float64, **settings)
+    combine = settings.get("combine", "concatenate")
+
+    def to_table(weights: Weights) -> dict[str, Tensor]:
+        rows, columns = (weights[f"embedding.positions.axis{axis}"] for axis in (0, 1))
+        points = [(rows[place // len(columns)], columns[place % len(columns)]) for place in range(ours.spec.context)]
+        if combine == "concatenate":
+            table = torch.stack([torch.cat(pair) for pair in points])
+        else:
+            table = torch.stack([sum(pair) for pair in points]) / (2 if combine == "average" else 1)  # type: ignore[arg-type]
+        return to_gpt2({**weights, "embedding.positions.weight": table})
+
+    other = gpt2(ours.spec)
+    proof(
+        "axial_text",
+        "transformers `GPT2LMHeadModel`",
+        **agree(ours, other, to_table),
+        **decode_alike(ours, other, to_table),
+    )
