@@ -29,9 +29,10 @@ class _Head(NamedTuple):
     soft_cap: float | None
 
 
-def _logits(hidden: Tensor, head: _Head) -> Tensor:
-    """float32 (or wider) logits of some rows, soft-capped: cap tanh(z / cap); n v."""
-    z = (hidden @ head.weight.T).to(working_dtype(hidden))
+def _logits(hidden: Tensor, head: _Head, room: Tensor) -> Tensor:
+    """Logits of some rows, soft-capped: cap tanh(z / cap); written into room, float32 or wider; n v."""
+    same = hidden.dtype == room.dtype
+    z = torch.mm(hidden, head.weight.T, out=room) if same else room.copy_(hidden @ head.weight.T)
     if head.bias is not None:
         z += head.bias
     return z if head.soft_cap is None else z.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
@@ -76,13 +77,13 @@ class _Chunk(NamedTuple):
     log_sum: Tensor  # n
 
 
-def _chunk(z: Tensor, targets: Tensor, keep: bool) -> _Chunk:
+def _chunk(z: Tensor, targets: Tensor, room: Tensor) -> _Chunk:
     """One fused softmax instead of log-softmax and exp: logsumexp z = max z - log max softmax(z).
 
-    keep: leave z as it is; otherwise the probabilities take its place.
+    room: what the probabilities are written into, which may be z itself.
     """
     largest, chosen = z.amax(-1), z.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    probabilities = z.softmax(-1) if keep else torch.softmax(z, -1, out=z)
+    probabilities = torch.softmax(z, -1, out=room)
     log_sum = largest - probabilities.amax(-1).log_()
     uncounted = targets < 0
     cross_entropy = (log_sum - chosen).masked_fill_(uncounted, 0.0)
@@ -107,10 +108,12 @@ def _walk(
         zeros = [torch.zeros_like(x, dtype=wide) if x is not None else None for x in (head.weight, head.bias)]
         gradients = _Gradients(torch.empty_like(hidden, dtype=wide), zeros[0], zeros[1])  # type: ignore[arg-type]
     step = _rows(n, head.weight.shape[0], hidden.device)
+    logits = torch.empty(step, head.weight.shape[0], dtype=wide, device=hidden.device)  # one room for every chunk's
+    probabilities = logits if head.soft_cap is None else torch.empty_like(logits)
     for start in range(0, n, step):
-        rows = slice(start, start + step)
-        z = _logits(hidden[rows], head)
-        chunk = _chunk(z, targets[rows], keep=head.soft_cap is not None)
+        rows, count = slice(start, start + step), min(step, n - start)
+        z = _logits(hidden[rows], head, logits[:count])
+        chunk = _chunk(z, targets[rows], probabilities[:count])
         losses[rows], log_sums[rows] = chunk.cross_entropy, chunk.log_sum
         if gradients is not None and shares is not None:
             dz = _chunk_gradient(chunk, targets[rows], shares)
@@ -151,21 +154,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses, log_sums, gradients = _walk(hidden, head, targets, shares)
         assert gradients is not None
         ctx.z_loss, ctx.soft_cap = z_loss, soft_cap
-        ctx.save_for_backward(hidden, weight, bias, targets, shares, *gradients)
+        ctx.formed = gradients  # not saved: handed over by the first backward pass, which may then write into them
+        ctx.save_for_backward(hidden, weight, bias, targets, shares)
         return losses.sum() * shares[0], log_sums.square().sum() * shares[1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: Tensor, dz_term: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, shares, *formed = ctx.saved_tensors
-        if ctx.z_loss and not torch.equal(dloss, dz_term):
+        hidden, weight, bias, targets, shares = ctx.saved_tensors
+        formed, ctx.formed = ctx.formed, None
+        if formed is None or (ctx.z_loss and not torch.equal(dloss, dz_term)):
+            formed = None  # its memory is needed for what is formed again
             head = _Head(weight, bias, ctx.soft_cap)
-            _, _, again = _walk(hidden, head, targets, shares * torch.stack((dloss, dz_term)))
-            assert again is not None
-            formed, dloss = list(again), torch.ones_like(dloss)
+            _, _, formed = _walk(hidden, head, targets, shares * torch.stack((dloss, dz_term)))
+            assert formed is not None
+        else:
+            for gradient in formed:
+                if gradient is not None:
+                    gradient.mul_(dloss)
         inputs = (hidden, weight, bias)
-        scaled = [None if x is None else (g * dloss).to(x.dtype) for x, g in zip(inputs, formed, strict=True)]
-        return *scaled, None, None, None
+        given = [None if x is None else gradient.to(x.dtype) for x, gradient in zip(inputs, formed, strict=True)]
+        return *given, None, None, None
 
 
 def linear_cross_entropy(
