@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from windtunnel.data.mixing import mix
+
 WORDS = 13
 _BATCH_BYTES = 1 << 22
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
@@ -82,11 +84,11 @@ def _gram_hashes(documents: list[bytes], words: int) -> Hashes:
     owner = np.searchsorted(np.cumsum(lengths), starts, side="right")
     if starts.size < words:
         return np.zeros(0, np.uint64)
-    hashes = _mix(_word_hashes(data, starts, ends))
+    hashes = mix(_word_hashes(data, starts, ends))
     grams = np.zeros(starts.size - words + 1, dtype=np.uint64)
     for offset in range(words):
         grams = grams * np.uint64(_BASE) + hashes[offset : offset + grams.size]
-    inside: Hashes = _mix(grams)[owner[: grams.size] == owner[words - 1 :]]
+    inside: Hashes = mix(grams)[owner[: grams.size] == owner[words - 1 :]]
     return inside
 
 
@@ -109,10 +111,3 @@ def _powers(base: int, count: int) -> Hashes:
     powers = np.full(max(count, 1), base, dtype=np.uint64)
     powers[0] = 1
     return np.cumprod(powers)
-
-
-def _mix(value: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
