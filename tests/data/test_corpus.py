@@ -13,7 +13,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windtunnel.data.corpus import Corpus, Document, cut, read_corpus, split
+from windtunnel.data.corpus import Corpus, Document, read_corpus
+from windtunnel.data.cutting import cut
+from windtunnel.data.division import split
 from windtunnel.data.overlap import measure_overlap
 from windtunnel.errors import InputError
 

@@ -240,5 +240,5 @@ def test_small_corpora_get_bytes_and_monotonous_ones_too(tmp_path: Path) -> None
     assert prepare(SMALL, None, 64, 1000, tmp_path).tokenizer.kind == "bytes"
     monotonous = Corpus("a", "a", [Document(str(i), "a" * (1000 + i)) for i in range(1100)])
     assert prepare(monotonous, None, 64, 1000, tmp_path).tokenizer.kind == "bytes"
-    with pytest.raises(InputError, match="largest possible"):
+    with pytest.raises(InputError, match="use the tokenizer 'bytes'"):
         prepare(monotonous, 1024, 64, 1000, tmp_path)

@@ -7,15 +7,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from windtunnel.data.corpus import Corpus, Division, Document, split
+from windtunnel.data.corpus import Corpus, Document
+from windtunnel.data.division import Division, Texts, split
 from windtunnel.data.files import as_one_line, file_hash, synchronise
+from windtunnel.data.shard import UNNAMED, Counts, Writer
 from windtunnel.data.tokenizers import ByteTokenizer, Tokenizer, choose_vocabulary, train_sentencepiece
 from windtunnel.errors import InputError
 
@@ -30,7 +34,7 @@ _STALE_SECONDS = 24 * 3600
 Progress: TypeAlias = Callable[[str, float], None]
 
 
-def _make_tokenizer(chosen: Tokenizer | int | None, corpus_bytes: int, texts: list[str]) -> Tokenizer:
+def _make_tokenizer(chosen: Tokenizer | int | None, corpus_bytes: int, texts: Iterable[str]) -> Tokenizer:
     if isinstance(chosen, Tokenizer):
         return chosen
     if chosen is not None:
@@ -48,7 +52,7 @@ def build(
     progress("divide", 0.0)
     division = split(corpus, heldout_tokens * HELDOUT_BYTES_PER_TOKEN)
     progress("tokenizer", 0.0)
-    tokenizer = _make_tokenizer(chosen, corpus.bytes, [document.text for document in division.train])
+    tokenizer = _make_tokenizer(chosen, corpus.bytes, Texts(division.train))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
@@ -86,27 +90,36 @@ def _remove_stale(folder: Path) -> None:
 def _write_dataset(folder: Path, corpus: Corpus, division: Division, tokenizer: Tokenizer, progress: Progress) -> None:
     tokenizer.save(folder / TOKENIZER_FOLDER)
     dtype = "uint16" if tokenizer.vocab <= 1 << 16 else "uint32"
-    total = sum(len(document.text) for document in corpus.documents)
-    done = 0
-    counts = {}
+    done, total = 0, max(corpus.bytes, 1)
+    counts: dict[str, Counts] = {}
+    several = len(corpus.survey.sets) > 1
     for name, documents in (("heldout", division.heldout), ("train", division.train)):
-        counts[name] = 0
-        with _Writer(folder, name, dtype) as writer:
+        apart = corpus.survey.sets if several and name == "train" else None
+        with Writer(folder, name, dtype, apart) as writer:
             for batch in _batches(documents):
-                counts[name] += writer.add(batch, _encode(batch, tokenizer, done < _CHECKED_BYTES), tokenizer)
-                done += sum(len(document.text) for document in batch)
+                for document, ids in zip(batch, _encode(batch, tokenizer, done < _CHECKED_BYTES), strict=True):
+                    writer.add(document, ids, tokenizer)
+                    done += int(tokenizer.token_bytes[ids].sum())
                 progress("encode", done / total)
+        counts[name] = writer.counts
     record = _record(corpus, division, tokenizer, counts) | {"dtype": dtype, "id": folder.name.split(".")[1]}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     hashes = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files
     }
-    _write_meta(folder, {"files": hashes, "end_of_text": tokenizer.end_of_text, "record": record})
+    parts = _parts(counts["train"]) if several else []
+    _write_meta(folder, {"files": hashes, "end_of_text": tokenizer.end_of_text, "record": record, "parts": parts})
     synchronise(folder / TOKENIZER_FOLDER)
     synchronise(folder)
 
 
-def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
+def _parts(counts: Counts) -> list[tuple[str, int, int]]:
+    """Which documents are of which set: its name, the first, and the one after the last."""
+    ends = [0, *accumulate(each.documents for each in counts.values())]
+    return list(zip(counts, ends, ends[1:], strict=False))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     batch: list[Document] = []
     size = 0
     for document in documents:
@@ -141,68 +154,39 @@ def _lossy(document: Document, data: bytes, back: bytes, tokenizer: Tokenizer) -
     )
 
 
-class _Writer:
-    """Appends encoded documents to one split's files; on leaving, they are on the disk."""
-
-    def __init__(self, folder: Path, name: str, dtype: str) -> None:
-        self._folder, self._name, self._dtype = folder, name, dtype
-        self._offsets, self._bytes = [0], [0]
-        self._names: list[tuple[str, str | None]] = []
-
-    def __enter__(self) -> "_Writer":
-        self._stream = (self._folder / f"{self._name}-tokens.bin").open("wb")
-        return self
-
-    def add(self, batch: list[Document], encoded: list[npt.NDArray[np.int64]], tokenizer: Tokenizer) -> int:
-        """Write a batch and return how many tokens the documents have, end_of_text included."""
-        first = self._offsets[-1]
-        start = np.array([tokenizer.end_of_text], dtype=np.int64)
-        for document, ids in zip(batch, encoded, strict=True):
-            self._stream.write(np.concatenate([start, ids]).astype(f"<{np.dtype(self._dtype).str[1:]}").tobytes())
-            self._offsets.append(self._offsets[-1] + 1 + len(ids))
-            self._bytes.append(int(tokenizer.token_bytes[ids].sum()))
-            self._names.append((document.name, document.set))
-        return self._offsets[-1] - first
-
-    def __exit__(self, *exception: object) -> None:
-        self._finish(self._stream)
-        with (self._folder / f"{self._name}-documents.npy").open("wb") as stream:
-            np.save(stream, np.array([self._offsets, self._bytes], dtype="<i8"), allow_pickle=False)
-            self._finish(stream)
-        with (self._folder / f"{self._name}-names.json").open("w", encoding="utf-8", errors="surrogateescape") as names:
-            json.dump(self._names, names)
-            self._finish(names)
-
-    @staticmethod
-    def _finish(stream: Any) -> None:
-        try:
-            stream.flush()
-            os.fsync(stream.fileno())
-        finally:
-            stream.close()
-
-
-def _record(corpus: Corpus, division: Division, tokenizer: Tokenizer, counts: dict[str, int]) -> dict[str, Any]:
-    tokens = sum(counts.values()) - len(division.train) - len(division.heldout)
-    held = sum(len(document.text.encode("utf-8")) for document in (*division.train, *division.heldout))
-    return {
+def _record(corpus: Corpus, division: Division, tokenizer: Tokenizer, counts: dict[str, Counts]) -> dict[str, Any]:
+    totals = {name: [sum(part) for part in zip(*each.values(), strict=True)] for name, each in counts.items()}
+    documents, tokens, size = (sum(part) for part in zip(*totals.values(), strict=True))
+    record = {
         "name": corpus.name,
         "source": corpus.source,
         "fingerprint": corpus.fingerprint,
         "bytes": corpus.bytes,
-        "documents": len(division.train),
-        "heldout_documents": len(division.heldout),
+        "documents": totals["train"][0],
+        "heldout_documents": totals["heldout"][0],
         "duplicates_dropped": division.duplicates_dropped,
         "near_duplicates_dropped": division.near_duplicates_dropped,
-        "train_tokens": counts["train"],
-        "heldout_tokens": counts["heldout"],
+        "train_tokens": totals["train"][1],
+        "heldout_tokens": totals["heldout"][1],
         "overlap_13gram": division.overlap.grams,
         "overlap_13gram_documents": division.overlap.documents,
         "tokenizer": tokenizer.label,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "vocab": tokenizer.vocab,
-        "bytes_per_token": held / max(tokens, 1),
+        "bytes_per_token": size / max(tokens - documents, 1),
     }
+    if len(corpus.survey.sets) > 1:
+        held = Counter(document.set or UNNAMED for document in division.heldout)
+        record["sets"] = {
+            name: {
+                "documents": made.documents,
+                "heldout_documents": held[name],
+                "train_tokens": made.tokens,
+                "bytes": made.bytes,
+            }
+            for name, made in counts["train"].items()
+        }
+    return record
 
 
 def _write_meta(folder: Path, content: dict[str, Any]) -> None:

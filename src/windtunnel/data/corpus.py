@@ -1,4 +1,4 @@
-"""Corpora: documents in a fixed order with a fingerprint, and their division into training and held-out text.
+"""Corpora: documents in a fixed order with a fingerprint. A large one is never held in memory, but read in a stream.
 
 Without paths the corpus is the source text of the standard library of the Python that runs, one document a file. It
 changes with the Python version, so its fingerprint is kept with every result.
@@ -7,214 +7,194 @@ changes with the Python version, so its fingerprint is kept with every result.
 import hashlib
 import platform
 import sysconfig
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
-from windtunnel.data.documents import SET_FIELD, Document, Fields, is_binary, read_file
-from windtunnel.data.overlap import Overlap, measure_overlap
+import numpy as np
+import numpy.typing as npt
+
+from windtunnel.data.cutting import cut
+from windtunnel.data.documents import DOCUMENT_BYTES, SET_FIELD, Document, Fields
+from windtunnel.data.sources import Documents, Source, parse_source
 from windtunnel.errors import InputError
 
-__all__ = ["Corpus", "Division", "Document", "cut", "read_corpus", "split"]
+__all__ = ["Corpus", "Document", "Survey", "read_corpus"]
 
-DOCUMENT_BYTES = 8192
 FEWEST_DOCUMENTS = 10
-LARGEST_HELDOUT_SHARE = 0.1
-FEWEST_HELDOUT_DOCUMENTS = 16
-LARGEST_SHARED = 0.5
+HELD_BYTES = 1 << 25
+MOST_SETS = 256
+_DIGEST_BYTES = 16
 _LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 _BUILD_PREFIXES = ("config-", "_sysconfigdata")  # written by the build: they name its machine
+
+Digests: TypeAlias = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of a corpus tells: 42 bytes for each of its n documents, and no text.
+
+    fingerprint: SHA-256 over the names, sets and texts, in order. texts, orders: the first 16 bytes of the SHA-256 of
+    each text and of each name with its text, as two numbers that sort as the bytes do. codes: indices into `sets`,
+    which are in the order of their names; None is the set of what has none.
+    """
+
+    fingerprint: str
+    sizes: npt.NDArray[np.int64]  # n, UTF-8 bytes
+    texts: Digests  # n 2
+    orders: Digests  # n 2
+    codes: npt.NDArray[np.uint16]  # n
+    sets: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order. `source` is one line for people that says where they came from.
+    """Documents in a fixed order, which can be read any number of times. `source` is one line for people.
 
-    alphabet: the characters that all are made of, where each is to be a token (pictures); None for text.
+    alphabet: the characters that all are made of, where each is to be a token (pictures); None for text. known: its
+    survey, where it was made already.
     """
 
     name: str
     source: str
-    documents: list[Document]
+    documents: Iterable[Document]
     alphabet: str | None = None
+    known: Survey | None = field(default=None, repr=False, compare=False)
 
     @cached_property
+    def survey(self) -> Survey:
+        """Sizes and hashes of all documents, from reading them once."""
+        return self.known or _survey(self.documents)
+
+    @property
     def bytes(self) -> int:
         """UTF-8 bytes of all documents."""
-        return sum(len(document.text.encode("utf-8")) for document in self.documents)
+        return int(self.survey.sizes.sum())
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, subsets and texts, in order."""
-        digest = hashlib.sha256()
-        for document in self.documents:
-            for part in (document.name, document.set or "", document.text):
-                data = part.encode("utf-8", "surrogateescape")
-                digest.update(len(data).to_bytes(8, "little") + data)
-        return digest.hexdigest()
+        """SHA-256 over the names, sets and texts, in order."""
+        return self.survey.fingerprint
 
 
-@dataclass(frozen=True)
-class Division:
-    """Training and held-out documents, disjoint by document, and what is known about their independence."""
+def read_corpus(
+    paths: Sequence[Path | str] | Path | str | None = None, text_field: str = "text", set_field: str = SET_FIELD
+) -> Corpus:
+    """Read text files, folders, JSON lines, Parquet or datasets; without paths, the standard library's source.
 
-    train: list[Document]
-    heldout: list[Document]
-    duplicates_dropped: int
-    near_duplicates_dropped: int
-    overlap: Overlap
-
-
-def read_corpus(paths: Sequence[Path | str] | Path | str | None = None, text_field: str = "text") -> Corpus:
-    """Read text files, folders, JSON lines or Parquet; without paths, the standard library's source.
-
+    `NAME=PATH` makes all that is in the path one set of that name; otherwise a record's `set_field` names its set.
     "digits" alone, where no such file exists, is scikit-learn's pictures (`windtunnel.data.pictures`).
 
     Fewer than ten documents cannot be divided well, so they are cut at line ends into pieces of 8 KB (less where the
-    corpus is small). Raises InputError for what is missing, empty, binary, undecodable or without its text field.
+    corpus is small). Over 32 MB of text are left where they are and read in a stream. Raises InputError for what is
+    missing, empty, binary, undecodable or without its text field; in a large corpus perhaps only while it is read.
     """
     if not paths:
         return _standard_library()
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if files == [Path("digits")] and not files[0].exists():
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if [str(path) for path in given] == ["digits"] and not Path("digits").exists():
         from windtunnel.data.pictures import digits
 
         return digits()
-    documents: list[Document] = []
+    sources = [parse_source(path, Fields(text_field, set_field)) for path in given]
+    parts: list[tuple[Source, Path]] = []
     skipped = 0
-    for path in files:
-        read, binary = _read_path(path, Fields(text_field, SET_FIELD))
-        documents += read
+    for source in sources:
+        files, binary = source.files()
+        parts += [(source, file) for file in files]
         skipped += binary
-    shown = ", ".join(str(path) for path in files)
-    documents = [document for document in documents if document.text]
-    if not any(not document.text.isspace() for document in documents):
-        raise InputError(f"data {shown} is empty: it holds no text")
     notes = [f"{skipped} binary files skipped"] if skipped else []
-    if len(documents) < FEWEST_DOCUMENTS:
-        documents, size = _cut_all(documents)
-        notes.append(f"cut at line ends into pieces of at most {size} bytes")
-    name = "+".join(path.name or str(path) for path in files)
-    return Corpus(name, "; ".join([f"{shown}: {len(documents)} documents", *notes]), documents)
+    return _assemble(sources, Documents(parts), notes)
 
 
-def split(corpus: Corpus, heldout_bytes: int) -> Division:
-    """Drop exact duplicates, then hold out documents in the order of a hash of name and text.
-
-    Documents are taken until `heldout_bytes` are held out, never more than a tenth of the corpus. Long ones, over a
-    sixteenth of the request, are passed over while shorter ones suffice: a score over few documents is a poor sample.
-    The choice depends on neither tokenizer nor seed. Held-out documents stay in the order of their hashes, so that
-    the first so many are a sample too. One that shares more than half of its runs of 13 words with training is left
-    out of both (unless most are such), for it would measure memory.
-    """
-    first: dict[str, Document] = {}
-    for document in corpus.documents:
-        first.setdefault(document.text, document)
-    documents = list(first.values())
-    if len(documents) < 2:
-        raise InputError(f"{corpus.name} holds one distinct document; holding one out needs at least two")
-    chosen = _hold_out(documents, heldout_bytes, int(LARGEST_HELDOUT_SHARE * corpus.bytes))
-    held = set(chosen)
-    train = [document for index, document in enumerate(documents) if index not in held]
-    heldout = [documents[index] for index in chosen]
-    overlap = measure_overlap((document.text for document in train), (document.text for document in heldout))
-    new = [i for i in range(len(heldout)) if overlap.shared[i] <= LARGEST_SHARED * overlap.total[i]]
-    kept = new if 2 * len(new) >= len(heldout) else list(range(len(heldout)))
-    return Division(
-        train=train,
-        heldout=[heldout[i] for i in kept],
-        duplicates_dropped=len(corpus.documents) - len(documents),
-        near_duplicates_dropped=len(heldout) - len(kept),
-        overlap=overlap.only(kept),
-    )
+def _assemble(sources: list[Source], stream: Documents, notes: list[str]) -> Corpus:
+    name, shown = "+".join(source.set or source.name for source in sources), ", ".join(s.shown for s in sources)
+    documents, several = _held(stream)
+    if documents is not None:
+        if not any(not document.text.isspace() for document in documents):
+            raise InputError(f"data {shown} is empty: it holds no text")
+        if not several:
+            documents, size = _cut_all(documents)
+            notes = [*notes, f"cut at line ends into pieces of at most {size} bytes"]
+        return Corpus(name, "; ".join([f"{shown}: {len(documents)} documents", *notes]), documents)
+    if not several:
+        notes = [*notes, f"cut at line ends into pieces of at most {DOCUMENT_BYTES} bytes"]
+    large = stream if several else _Cut(stream)
+    survey = _survey(large)
+    return Corpus(name, "; ".join([f"{shown}: {len(survey.sizes)} documents", *notes]), large, known=survey)
 
 
-def _hold_out(documents: list[Document], wanted: int, largest: int) -> list[int]:
-    """Which documents to hold out, in the order of their hashes; the smallest one where none fits."""
-    wanted = min(wanted, largest)
-    sizes = [len(document.text.encode("utf-8")) for document in documents]
-    order = sorted(range(len(documents)), key=lambda index: _order(documents[index]))
-    chosen: set[int] = set()
-    total = 0
-    for limit in (wanted // FEWEST_HELDOUT_DOCUMENTS, largest):
-        for index in order:
-            if total < wanted and index not in chosen and sizes[index] <= min(limit, largest - total):
-                chosen.add(index)
-                total += sizes[index]
-    return [index for index in order if index in chosen] or [min(order, key=lambda index: sizes[index])]
+def _held(stream: Documents) -> tuple[list[Document] | None, bool]:
+    """The documents if they are few enough to be held in memory, and whether there are at least ten of them."""
+    held: list[Document] | None = []
+    size = count = 0
+    for document in stream:
+        count += 1
+        if held is not None:
+            held.append(document)
+            size += len(document.text)
+        if size > HELD_BYTES:
+            held = None
+            if count >= FEWEST_DOCUMENTS:
+                break
+    return held, count >= FEWEST_DOCUMENTS
 
 
-def cut(text: str, size: int) -> Iterator[str]:
-    """Cut a text at line ends into pieces of at most `size` bytes; a longer line is cut between characters."""
-    data = text.encode("utf-8")
-    start = 0
-    while start < len(data):
-        end = min(start + size, len(data))
-        if end < len(data):
-            newline = data.rfind(b"\n", start, end)
-            end = newline + 1 if newline >= 0 else _character_start(data, start, end)
-        yield data[start:end].decode("utf-8")
-        start = end
+class _Cut:
+    """A few large documents in pieces of 8 KB."""
 
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = documents
 
-def _character_start(data: bytes, start: int, end: int) -> int:
-    """The last place at or before `end` where a character starts (after it, where none starts in between)."""
-    place = end
-    while place > start and data[place] & 0xC0 == 0x80:
-        place -= 1
-    if place > start:
-        return place
-    while end < len(data) and data[end] & 0xC0 == 0x80:
-        end += 1
-    return end
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            yield from _pieces(document, DOCUMENT_BYTES)
 
 
 def _cut_all(documents: list[Document]) -> tuple[list[Document], int]:
     total = sum(len(document.text.encode("utf-8")) for document in documents)
     size = max(16, min(DOCUMENT_BYTES, total // (2 * FEWEST_DOCUMENTS)))
-    pieces = [
-        Document(f"{document.name}#{number}", piece, document.set)
-        for document in documents
-        for number, piece in enumerate(cut(document.text, size))
-    ]
-    return pieces, size
+    return [piece for document in documents for piece in _pieces(document, size)], size
 
 
-def _order(document: Document) -> bytes:
-    name = document.name.encode("utf-8", "surrogateescape")
-    return hashlib.sha256(name + b"\0" + document.text.encode("utf-8")).digest()
+def _pieces(document: Document, size: int) -> Iterator[Document]:
+    for number, piece in enumerate(cut(document.text, size)):
+        yield Document(f"{document.name}#{number}", piece, document.set)
 
 
-def _read_path(path: Path, fields: Fields) -> tuple[list[Document], int]:
-    """The documents under a path and, for a folder, how many binary files were skipped."""
-    if not path.exists():
-        raise InputError(f"data {path} does not exist")
-    if not path.is_dir():
-        return list(read_file(path, path.name, fields)), 0
-    try:
-        visible = list(_visible_files(path))
-    except OSError as error:
-        raise InputError(f"data {error.filename or path} cannot be read: {error.strerror or error}") from error
-    files = [file for file in visible if not is_binary(file)]
-    skipped = len(visible) - len(files)
-    if not files:
-        raise InputError(f"data {path} holds no text files" + (f": its {skipped} files are binary" if skipped else ""))
-    documents: list[Document] = []
-    for file in files:
-        documents += read_file(file, file.relative_to(path.parent).as_posix(), fields)
-    return documents, skipped
+def _survey(documents: Iterable[Document]) -> Survey:
+    fingerprint = hashlib.sha256()
+    sizes, codes, texts, orders = array("q"), array("H"), bytearray(), bytearray()
+    known: dict[str | None, int] = {}
+    for document in documents:
+        name = document.name.encode("utf-8", "surrogateescape")
+        text = document.text.encode("utf-8", "surrogateescape")
+        for part in (name, (document.set or "").encode("utf-8", "surrogateescape"), text):
+            fingerprint.update(len(part).to_bytes(8, "little") + part)
+        sizes.append(len(text))
+        texts += hashlib.sha256(text).digest()[:_DIGEST_BYTES]
+        orders += hashlib.sha256(name + b"\0" + text).digest()[:_DIGEST_BYTES]
+        codes.append(known.setdefault(document.set, len(known)))
+        if len(known) > MOST_SETS:
+            raise InputError(f"{document.name}: more than {MOST_SETS} sets; name another field of sets")
+    sets = sorted(known, key=lambda name: (name is None, name or ""))
+    rank = np.array([sets.index(name) for name in known] or [0], dtype=np.uint16)
+    return Survey(
+        fingerprint=fingerprint.hexdigest(),
+        sizes=np.array(sizes, dtype=np.int64),
+        texts=_digests(texts),
+        orders=_digests(orders),
+        codes=rank[np.array(codes, dtype=np.uint16)],
+        sets=tuple(sets),
+    )
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """The files under a folder in a fixed order; hidden ones and linked folders are left out."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _visible_files(path)
-        elif path.is_file():
-            yield path
+def _digests(data: bytearray) -> Digests:
+    return np.frombuffer(bytes(data), dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _standard_library() -> Corpus:

@@ -1,22 +1,24 @@
-"""Files in, documents out: text, JSON lines (plain, .gz, .zst) and Parquet, read strictly.
+"""Files in, documents out: text, JSON lines (plain, .gz, .zst), Parquet and saved datasets, read strictly in a stream.
 
-Whatever cannot be text is refused with one line that names the file and the place in it.
+Whatever cannot be text is refused with one line that names the file and the place in it. A text file is one document;
+one over 32 MB is cut at line ends, so that no file has to fit into memory.
 """
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from windtunnel.data.compressed import DamagedError, inner_suffix, open_stream
+from windtunnel.data.cutting import pieces
 from windtunnel.errors import InputError
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-COMPRESSED_SUFFIXES = (".gz", ".zst")
 SET_FIELD = "meta.pile_set_name"
+DOCUMENT_BYTES = 8192
+LARGEST_TEXT = 1 << 25
+_ROWS = 256
 _MISSING = object()
 
 
@@ -39,41 +41,78 @@ class Fields:
 
 def read_file(path: Path, name: str, fields: Fields) -> Iterator[Document]:
     """The documents of one file: a line each of JSON lines, a row each of Parquet, otherwise the whole text."""
-    kind = _inner_suffix(path)
+    kind = inner_suffix(path)
     try:
         if kind in LINE_SUFFIXES:
             yield from _read_lines(path, name, fields)
         elif kind == ".parquet":
             yield from _read_parquet(path, name, fields)
         else:
-            yield Document(name, decode_text(_read_bytes(path), path))
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{path} is not a whole gzip file: {error}") from error
+            yield from _read_text(path, name)
+    except DamagedError as error:
+        raise InputError(f"{path} is {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of Hugging Face's `datasets` wrote."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def read_saved_dataset(folder: Path, name: str, fields: Fields) -> Iterator[Document]:
+    """The rows of a saved dataset, memory-mapped; of one with several splits, the training split."""
+    import pyarrow
+
+    if (folder / "dataset_dict.json").is_file():
+        splits = _read_record(folder / "dataset_dict.json").get("splits", [])
+        if "train" not in splits:
+            raise InputError(f"{folder} has no split 'train'; name the folder of one of {', '.join(map(str, splits))}")
+        folder = folder / "train"
+    try:
+        files = [folder / str(file["filename"]) for file in _read_record(folder / "state.json")["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'state.json'} does not name the data's files") from error
+    row = 0
+    for file in files:
+        try:
+            with pyarrow.memory_map(str(file)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
+                columns = _columns(stream.schema.names, file, fields)
+                for batch in stream:
+                    for record in _records(batch.select(columns)):
+                        row += 1
+                        yield to_document(record, f"{name}:{row}", f"{file} row {row}", fields)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{file} is not a readable Arrow file: {error}") from error
+
+
 def is_text_file(path: Path) -> bool:
     """Whether the file holds one document (plain text) rather than records."""
-    return _inner_suffix(path) not in (*LINE_SUFFIXES, ".parquet")
+    return inner_suffix(path) not in (*LINE_SUFFIXES, ".parquet")
 
 
 def is_binary(path: Path) -> bool:
     """Whether a text file's bytes are no text at all; what is mis-encoded or damaged is not called binary."""
     try:
-        return is_text_file(path) and _looks_binary(_read_bytes(path))
-    except (OSError, EOFError, zlib.error):
+        if not is_text_file(path):
+            return False
+        with open_stream(path) as stream:
+            return _looks_binary(stream.read(LARGEST_TEXT))
+    except (OSError, DamagedError):
         return False
 
 
-def decode_text(data: bytes, path: Path) -> str:
-    """UTF-8 text of `data`, unchanged (no newline or byte-order-mark treatment), or an InputError."""
+def decode_text(data: bytes, path: Path, offset: int = 0) -> str:
+    """UTF-8 text of `data`, unchanged (no newline or byte-order-mark treatment), or an InputError.
+
+    offset: where in the file the data begins, for the message.
+    """
     if _looks_binary(data):
         raise InputError(f"{path} is binary, not text ({data.count(0)} of its {len(data)} bytes are NUL)")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        place = f"byte 0x{data[error.start]:02x} at offset {offset + error.start}"
         raise InputError(f"{path} is not UTF-8 text: {place} ({error.reason}); convert it to UTF-8") from error
 
 
@@ -90,56 +129,34 @@ def _looks_binary(data: bytes) -> bool:
     return False
 
 
-def _inner_suffix(path: Path) -> str:
-    name = Path(path.name.lower())
-    return Path(name.stem).suffix if name.suffix in COMPRESSED_SUFFIXES else name.suffix
-
-
-def _open(path: Path) -> BinaryIO | gzip.GzipFile | io.BufferedReader:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(path, "rb")
-    if suffix == ".zst":
-        import zstandard
-
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return io.BufferedReader(_ZstandardErrors(stream, path))
-    return path.open("rb")
-
-
-class _ZstandardErrors(io.RawIOBase):
-    """A Zstandard stream whose library errors are input errors that name the file."""
-
-    def __init__(self, stream: Any, path: Path) -> None:
-        self._stream, self._path = stream, path
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        import zstandard
-
-        try:
-            return int(self._stream.readinto(buffer))
-        except zstandard.ZstdError as error:
-            raise InputError(f"{self._path} is not a whole Zstandard file: {error}") from error
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-def _read_bytes(path: Path) -> bytes:
-    with _open(path) as stream:
-        return stream.read()
+def _read_text(path: Path, name: str) -> Iterator[Document]:
+    with open_stream(path) as stream:
+        head = stream.read(LARGEST_TEXT + 1)
+        if len(head) <= LARGEST_TEXT:
+            yield Document(name, decode_text(head, path))
+            return
+        if _looks_binary(head[:LARGEST_TEXT]):
+            decode_text(head, path)
+        place = 0
+        for number, piece in enumerate(pieces(stream, DOCUMENT_BYTES, head)):
+            yield Document(f"{name}#{number}", decode_text(piece, path, place))
+            place += len(piece)
 
 
 def _read_lines(path: Path, name: str, fields: Fields) -> Iterator[Document]:
-    with _open(path) as stream:
-        for number, line in enumerate(stream, 1):
+    number = 0
+    with open_stream(path) as stream:
+        while True:
+            number += 1
+            try:
+                line = stream.readline()
+            except DamagedError as error:
+                raise InputError(f"{path}:{number} cannot be read: {error}") from error
+            if not line:
+                return
             if line.strip():
                 place = f"{path}:{number}"
-                yield _document(_parse_line(line, place), f"{name}:{number}", place, fields)
+                yield to_document(_parse_line(line, place), f"{name}:{number}", place, fields)
 
 
 def _parse_line(line: bytes, place: str) -> dict[str, Any]:
@@ -160,17 +177,36 @@ def _read_parquet(path: Path, name: str, fields: Fields) -> Iterator[Document]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            present = file.schema_arrow.names
-            columns = [column for field in (fields.text, fields.set) if (column := _column(field, present))]
-            if not columns or _column(fields.text, present) is None:
-                raise InputError(_missing_field(str(path), fields.text, present))
+            columns = _columns(file.schema_arrow.names, path, fields)
             row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
-                for record in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+                for record in _records(batch):
                     row += 1
-                    yield _document(record, f"{name}:{row}", f"{path} row {row}", fields)
+                    yield to_document(record, f"{name}:{row}", f"{path} row {row}", fields)
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _records(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow batch, a few at a time: as Python's objects they take several times the memory."""
+    for start in range(0, batch.num_rows, _ROWS):
+        yield from batch.slice(start, _ROWS).to_pylist()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} must be a JSON object, not {type(record).__name__}")
+    return record
+
+
+def _columns(present: list[str], path: Path, fields: Fields) -> list[str]:
+    if _column(fields.text, present) is None:
+        raise InputError(_missing_field(str(path), fields.text, present))
+    return list(dict.fromkeys(column for field in (fields.text, fields.set) if (column := _column(field, present))))
 
 
 def _column(field: str, present: list[str]) -> str | None:
@@ -178,7 +214,7 @@ def _column(field: str, present: list[str]) -> str | None:
     return field if field in present else top if top in present else None
 
 
-def _document(record: dict[str, Any], name: str, place: str, fields: Fields) -> Document:
+def to_document(record: dict[str, Any], name: str, place: str, fields: Fields) -> Document:
     text = _lookup(record, fields.text)
     if text is _MISSING:
         raise InputError(_missing_field(place, fields.text, _field_names(record)))

@@ -3,10 +3,23 @@
 import errno
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from windtunnel.errors import InputError, WorkError
+
+
+def default_cache() -> Path:
+    """WINDTUNNEL_CACHE if set, otherwise the platform's folder for caches."""
+    named = os.environ.get("WINDTUNNEL_CACHE")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "windtunnel" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "windtunnel"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel"
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -6,44 +6,22 @@ a full disk never leaves a part of one. Every file's SHA-256 is kept in `meta.js
 
 import hashlib
 import json
-import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from windtunnel.data.building import FORMAT, META_FILE, TOKENIZER_FOLDER, Progress, build
 from windtunnel.data.corpus import Corpus
-from windtunnel.data.files import file_hash
+from windtunnel.data.files import default_cache, file_hash
+from windtunnel.data.shard import Split, open_split
 from windtunnel.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, choose_vocabulary, load_tokenizer
 from windtunnel.errors import InputError
 
+__all__ = ["Dataset", "Split", "TokenizerChoice", "default_cache", "open_dataset", "prepare"]
+
 TokenizerChoice: TypeAlias = Tokenizer | str | int | Path | None
-
-
-@dataclass(frozen=True)
-class Split:
-    """One token stream: each document's tokens, preceded by `end_of_text`.
-
-    `offsets[i]` is where document i's end_of_text stands, `offsets[n]` the length of the stream; `bytes[i]` is its
-    UTF-8 length.
-    """
-
-    tokens: npt.NDArray[np.unsignedinteger[Any]]  # [offsets[n]] uint16 or uint32, memory-mapped
-    offsets: npt.NDArray[np.int64]  # n + 1
-    bytes: npt.NDArray[np.int64]  # n
-    names: list[str]
-    sets: list[str | None]
-    end_of_text: int
-
-    def document(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Document `index` with its leading end_of_text."""
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
 
 @dataclass(frozen=True)
@@ -59,18 +37,6 @@ class Dataset:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that was saved with the tokens."""
         return load_tokenizer(self.folder / TOKENIZER_FOLDER)
-
-
-def default_cache() -> Path:
-    """WINDTUNNEL_CACHE if set, otherwise the platform's folder for caches."""
-    named = os.environ.get("WINDTUNNEL_CACHE")
-    if named:
-        return Path(named)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "windtunnel" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "windtunnel"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel"
 
 
 def prepare(
@@ -116,7 +82,9 @@ def open_dataset(folder: Path | str, verify: bool = True) -> Dataset:
         if verify and file_hash(path) != file["sha256"]:
             raise InputError(_damaged(path, folder, "its SHA-256 is not the recorded one"))
     record = meta["record"]
-    train, heldout = (_open_split(folder, name, record["dtype"], meta["end_of_text"]) for name in ("train", "heldout"))
+    end_of_text, dtype = meta["end_of_text"], record["dtype"]
+    train = open_split(folder, "train", dtype, end_of_text, meta.get("parts", ()))
+    heldout = open_split(folder, "heldout", dtype, end_of_text, ())
     return Dataset(folder, train, heldout, record)
 
 
@@ -135,16 +103,9 @@ def _choose(tokenizer: TokenizerChoice, corpus: Corpus) -> Tokenizer | int | Non
 
 def _key(corpus: Corpus, chosen: Tokenizer | int | None, heldout_tokens: int) -> str:
     tokens = chosen.fingerprint if isinstance(chosen, Tokenizer) else [chosen, version("sentencepiece")]
-    content = json.dumps([FORMAT, corpus.fingerprint, tokens, heldout_tokens])
+    several = ["set by set"] if len(corpus.survey.sets) > 1 else []
+    content = json.dumps([FORMAT, corpus.fingerprint, tokens, heldout_tokens, *several])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def _open_split(folder: Path, name: str, dtype: str, end_of_text: int) -> Split:
-    documents = np.load(folder / f"{name}-documents.npy", allow_pickle=False)
-    named = json.loads((folder / f"{name}-names.json").read_text(encoding="utf-8"))
-    tokens = np.memmap(folder / f"{name}-tokens.bin", dtype=f"<{np.dtype(dtype).str[1:]}", mode="r")
-    names, sets = [entry[0] for entry in named], [entry[1] for entry in named]
-    return Split(tokens, documents[0], documents[1, 1:], names, sets, end_of_text)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from windtunnel.data.tokenizers.base import Ids, Tokenizer
+from windtunnel.data.tokenizers.sample import Sample, sampled
 from windtunnel.errors import InputError
 
 MODEL_FILE = "sentencepiece.model"
@@ -24,6 +25,7 @@ END_OF_TEXT = "<|endoftext|>"
 SPACE_MARK = "\u2581"
 SAMPLE_BYTES = 1 << 22
 SAMPLE_BYTES_PER_PIECE = 1 << 12
+LARGEST_SAMPLE = 1 << 28
 _RESERVED = 258  # the unknown token, the end of text, and one piece for each byte
 _SMALLEST_VOCABULARY = 288
 _LINE_CHARACTERS = 1000
@@ -65,59 +67,84 @@ class SentencePieceTokenizer(Tokenizer):
         return cls((folder / MODEL_FILE).read_bytes())
 
 
-def train_sentencepiece(documents: Sequence[str], vocab: int) -> SentencePieceTokenizer:
+def train_sentencepiece(documents: Iterable[str], vocab: int) -> SentencePieceTokenizer:
     """Train a vocabulary of exactly `vocab` ids; the same documents give the same model, byte for byte.
 
-    A corpus over 4 MB, or 4 KB for each id, is sampled by a hash of each document. Raises InputError where the corpus
-    cannot fill the vocabulary, with the largest one that it can fill.
+    documents: read several times, in a stream. A corpus over 4 MB, or 4 KB for each id up to 256 MB, is sampled by a
+    hash of each document. Raises InputError where the corpus cannot fill the vocabulary, with one that it can fill.
     """
-    import sentencepiece
-
     if vocab < _SMALLEST_VOCABULARY:
         raise InputError(
             f"vocab must be at least {_SMALLEST_VOCABULARY} for SentencePiece (256 are bytes), not {vocab}"
         )
-    lines = _training_lines(documents, vocab)
+    limit = max(SAMPLE_BYTES, min(vocab * SAMPLE_BYTES_PER_PIECE, LARGEST_SAMPLE))
+    with sampled(documents, limit) as sample:
+        try:
+            return SentencePieceTokenizer(_train(sample, vocab))
+        except RuntimeError as error:
+            raise InputError(_why_not(str(error), sample, vocab)) from error
+
+
+def _train(sample: Sample, vocab: int) -> bytes:
+    """The model; RuntimeError where there is none of this size."""
+    import sentencepiece
+
     model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
-            model_writer=model,
-            vocab_size=vocab,
-            model_type="bpe",
-            split_digits=True,
-            byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            num_threads=1,
-            unk_id=0,
-            eos_id=1,
-            bos_id=-1,
-            pad_id=-1,
-            eos_piece=END_OF_TEXT,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise InputError(_why_not(str(error), vocab)) from error
-    return SentencePieceTokenizer(model.getvalue())
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=_training_lines(sample, vocab),
+        model_writer=model,
+        vocab_size=vocab,
+        model_type="bpe",
+        split_digits=True,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        unk_id=0,
+        eos_id=1,
+        bos_id=-1,
+        pad_id=-1,
+        eos_piece=END_OF_TEXT,
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
-def _why_not(message: str, vocab: int) -> str:
-    largest = re.search(r"value <= (\d+)", message)
-    if largest:
-        return f"vocab {vocab} is more than this corpus can fill; the largest possible is {largest.group(1)}"
+def _why_not(message: str, sample: Sample, vocab: int) -> str:
     if "sentences_.empty()" in message:
         return (
             f"vocab {vocab} cannot be filled: the corpus holds no text to learn pieces from; use the tokenizer 'bytes'"
         )
-    return f"vocab {vocab} cannot be trained: {message}"
+    possible = _possible(message, sample)
+    if possible is None:
+        return f"vocab {vocab} cannot be trained: {message}"
+    if possible < _SMALLEST_VOCABULARY:
+        return (
+            f"vocab {vocab} is more than this corpus can fill, and so is every other that SentencePiece can train "
+            f"(at least {_SMALLEST_VOCABULARY}); use the tokenizer 'bytes', or name more data"
+        )
+    return f"vocab {vocab} is more than this corpus can fill; the largest possible is {possible}"
 
 
-def _training_lines(documents: Sequence[str], vocab: int) -> Iterator[str]:
+def _possible(message: str, sample: Sample) -> int | None:
+    """A size that the corpus does fill: smaller vocabularies spell out rarer characters, so each answer is tried."""
+    while found := re.search(r"value <= (\d+)", message):
+        possible = int(found.group(1))
+        if possible < _SMALLEST_VOCABULARY:
+            return possible
+        try:
+            _train(sample, possible)
+        except RuntimeError as error:
+            message = str(error)
+        else:
+            return possible
+    return None
+
+
+def _training_lines(sample: Sample, vocab: int) -> Iterator[str]:
     """Lines of the sample; characters too rare for a piece of their own end a line, as they end a piece."""
-    sample = _sample(documents, max(SAMPLE_BYTES, vocab * SAMPLE_BYTES_PER_PIECE))
     counts: Counter[str] = Counter()
     for text in sample:
         counts.update(text)
@@ -129,21 +156,6 @@ def _training_lines(documents: Sequence[str], vocab: int) -> Iterator[str]:
         for line in text.translate(breaks).split("\n"):
             for start in range(0, len(line), _LINE_CHARACTERS):
                 yield line[start : start + _LINE_CHARACTERS]
-
-
-def _sample(documents: Sequence[str], limit: int) -> list[str]:
-    """All documents up to `limit` bytes, else those first in the order of their hashes; a huge one gives its head."""
-    data = [text.encode("utf-8") for text in documents]
-    if sum(map(len, data)) <= limit:
-        return list(documents)
-    sample, total = [], 0
-    for text in sorted(data, key=lambda d: hashlib.sha256(d).digest()):
-        head = text[: limit - total]
-        sample.append(head.decode("utf-8", errors="ignore"))
-        total += len(head)
-        if total >= limit:
-            break
-    return sample
 
 
 def _piece_bytes(processor: Any, index: int) -> bytes:
