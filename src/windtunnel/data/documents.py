@@ -215,6 +215,7 @@ def _column(field: str, present: list[str]) -> str | None:
 
 
 def to_document(record: dict[str, Any], name: str, place: str, fields: Fields) -> Document:
+    """The document of a record; `place` is where it stands, for errors."""
     text = _lookup(record, fields.text)
     if text is _MISSING:
         raise InputError(_missing_field(place, fields.text, _field_names(record)))
