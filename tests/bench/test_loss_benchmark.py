@@ -13,11 +13,12 @@ from windtunnel.kernels import linear_cross_entropy
 SMALL = loss.Shape(tokens=1024, width=8, vocabulary=20_000)  # 82 MB of logits
 
 
+@pytest.mark.slow
 def test_it_measures_time_and_memory_apart() -> None:
     said: list[str] = []
-    result = json.loads(json.dumps(loss.run(rounds=2, threads=1, say=said.append, shape=SMALL)))
+    result = json.loads(json.dumps(loss.run(rounds=1, threads=1, say=said.append, shape=SMALL)))
     naive, *others = result["contestants"]
-    assert len(said) == 2 * len(result["contestants"])
+    assert len(said) == len(result["contestants"])
     assert naive["ratio"]["value"] == naive["memory_ratio"]["value"] == 1.0
     logits = 4 * SMALL.tokens * SMALL.vocabulary
     assert naive["peak_bytes"] > 2 * logits  # logits, their logarithms, and the gradients of both

@@ -1,6 +1,6 @@
 """A run from the command line: everything checked, said, done and reported."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,10 @@ _PROVISIONAL_VOCAB = 257
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for. training: fields of `TrainingSettings`; None leaves one to the recipe or the default."""
+    """What was asked for. training: fields of `TrainingSettings`; None leaves one to the recipe or the default.
+
+    saving: options of `train` on checkpoints, which change no weights.
+    """
 
     recipe: str
     out: Path
@@ -43,6 +46,7 @@ class Request:
     max_epochs: float
     execution: Execution
     resume: bool
+    saving: dict[str, Any] = field(default_factory=dict)
 
 
 class Plan(NamedTuple):
@@ -62,7 +66,14 @@ def train_and_report(request: Request, as_json: bool) -> None:
     screen.say(facts(_announcement(request, plan)))
     with training_progress(request.recipe) as progress:
         result = train(
-            plan.spec, plan.settings, plan.dataset, request.out, request.execution, request.resume, progress=progress
+            plan.spec,
+            plan.settings,
+            plan.dataset,
+            request.out,
+            request.execution,
+            request.resume,
+            progress=progress,
+            **request.saving,
         )
     screen.finish(_record(request, plan, result), facts(_outcome(request, plan, result)))
     if result.diverged:

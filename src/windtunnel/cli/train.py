@@ -26,7 +26,8 @@ windtunnel train palm --settings paper --tokens 5M --out runs/as-published
 
 windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --out runs/small
 
-Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits.
+Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits; with --resume --from step-200
+it goes back to a kept checkpoint first.
 """
 
 
@@ -112,6 +113,19 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder; begins it where there is none.")
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CHECKPOINT", help="With --resume: go back to a kept one, such as step-200."),
+    ] = None,
+    keep: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Checkpoints to keep.")] = 2,
+    save_seconds: Annotated[float, typer.Option(help="Seconds of training between checkpoints.")] = 60.0,
+    background: Annotated[
+        bool,
+        typer.Option(
+            "--save-in-background/--save-in-turn",
+            help="Write checkpoints while the training goes on, or let it wait: the same files.",
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Train one recipe and score it on held-out text."""
@@ -157,5 +171,6 @@ def run(
             threads=threads,
         ),
         resume=resume,
+        saving={"start": start, "keep": keep, "save_seconds": save_seconds, "background": background},
     )
     train_and_report(request, as_json)

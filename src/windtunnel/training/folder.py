@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -11,6 +11,7 @@ from windtunnel.checkpoint import checkpoints, read_index, read_json, recover, r
 from windtunnel.errors import InputError, WorkError
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Snapshot
+from windtunnel.training.writer import Writer
 
 RESULT = "result.json"
 _LOCK = "lock"
@@ -26,10 +27,15 @@ class Saved(NamedTuple):
 
 
 class RunFolder:
-    """The files of one run. Use inside `locked()`."""
+    """The files of one run. Use inside `locked()`.
 
-    def __init__(self, path: Path) -> None:
+    Checkpoints are written by `writer`, which may be behind: `saved` counts the one that is being written, and who
+    reads checkpoints waits for it. If it cannot be written, it is taken back from `saved` before its error is raised.
+    """
+
+    def __init__(self, path: Path, background: bool = True) -> None:
         self.path = path
+        self.writer = Writer(background)
         self.checkpoints = path / "checkpoints"
         self.saved: list[Saved] = []
         self.changed = False  # whether a resumed run has other skips
@@ -66,21 +72,49 @@ class RunFolder:
         self.saved = sorted(_saved(folder) for folder in checkpoints(self.checkpoints) if _resumable(folder))
         return True
 
+    def go_back(self, name: str) -> None:
+        """Forget a result and what was saved after a checkpoint; an `InputError` if no such checkpoint is kept."""
+        kept = [each.name for each in self.saved]
+        if name not in kept:
+            raise InputError(f"{self.path}: {name!r} is not among the kept checkpoints: {', '.join(kept) or 'none'}")
+        (self.path / RESULT).unlink(missing_ok=True)
+        self.discard(self.saved[kept.index(name) + 1 :])
+
     def save(
-        self, position: Saved, snapshot: Snapshot, record: dict[str, Any], keep: int, needed_too: Container[Saved] = ()
+        self,
+        position: Saved,
+        snapshot: Snapshot,
+        record: dict[str, Any],
+        keep: int,
+        needed_too: Container[Saved] = (),
+        first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a checkpoint to go on from, then delete all but the last `keep`, their trunks and `needed_too`."""
-        self._save(position.name, snapshot, {"state": record, "base": position.base, "final": False})
-        self.saved = sorted({each for each in self.saved if each.name != position.name} | {position})
-        kept = self.saved[-keep:]
-        kept += [each for each in self.saved if each in needed_too]
+        """Write a checkpoint to go on from, then delete all but the last `keep`, their trunks and `needed_too`.
+
+        first: what must be done before the checkpoint appears. The snapshot must not change any more.
+        """
+        self.writer.wait()
+        before = self.saved
+        after = sorted({each for each in before if each.name != position.name} | {position})
+        kept = after[-keep:] + [each for each in after if each in needed_too]
         needed = {each.name for each in kept} | {each.base for each in kept}
-        self.discard([each for each in self.saved if each.name not in needed])
+        self.saved = [each for each in after if each.name in needed]
+
+        def write() -> None:
+            try:
+                first()
+                self._write(position.name, snapshot, {"state": record, "base": position.base, "final": False}, before)
+            except WorkError:
+                self.saved = before
+                raise
+            self._remove([each for each in after if each.name not in needed])
+
+        self.writer.submit(write)
 
     def discard(self, unwanted: Sequence[Saved]) -> None:
-        """Delete checkpoints; one that a killed process was deleting is never seen again."""
-        for each in unwanted:
-            remove(self.checkpoints / each.name)
+        """Delete checkpoints, the last first; one that a killed process was deleting is never seen again."""
+        self.writer.wait()
+        self._remove(unwanted)
         self.saved = [each for each in self.saved if each not in unwanted]
 
     def note(self, entry: str, value: Any) -> None:
@@ -90,14 +124,20 @@ class RunFolder:
 
     def save_final(self, name: str, snapshot: Snapshot, record: dict[str, Any]) -> None:
         """Write the weights at the end of a horizon."""
-        self._save(name, {"model": snapshot["model"]}, {"horizon": record, "final": True})
+        self.writer.wait()
+        weights, saved = {"model": snapshot["model"]}, self.saved
+        self.writer.submit(lambda: self._write(name, weights, {"horizon": record, "final": True}, saved))
 
-    def _save(self, name: str, snapshot: Snapshot, record: dict[str, Any]) -> None:
+    def _write(self, name: str, snapshot: Snapshot, record: dict[str, Any], before: Sequence[Saved]) -> None:
         try:
             save(self.checkpoints / name, dict(snapshot), record)
         except WorkError as error:
-            last = f"--resume goes on from {self.saved[-1].name}" if self.saved else "no earlier state was saved"
+            last = f"--resume goes on from {before[-1].name}" if before else "no earlier state was saved"
             raise WorkError(f"{error}; {last}") from error
+
+    def _remove(self, unwanted: Sequence[Saved]) -> None:
+        for each in reversed(unwanted):
+            remove(self.checkpoints / each.name)
 
     def _take(self, file: IO[str]) -> None:
         try:

@@ -21,6 +21,7 @@ class MetricsLog:
     """Rows of JSON appended to a file, buffered. A resumed run first cuts the file back to where its checkpoint was."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
+        self.path = path
         written = path.stat().st_size if path.exists() else 0
         if written < length:
             raise InputError(
@@ -49,10 +50,16 @@ class MetricsLog:
         self._flushed = time.monotonic()
 
     def settle(self) -> int:
-        """Flush to the disk itself; returns the length of the file, which a checkpoint records."""
+        """Flush; returns the length of the file, which a checkpoint records, after `sync`."""
         self.flush()
-        sync(Path(self._file.name))
         return self._file.tell()
+
+    def sync(self) -> None:
+        """Bring what was flushed to the disk itself; another thread may append meanwhile."""
+        try:
+            sync(self.path)
+        except OSError as error:
+            raise WorkError(f"{self.path}: cannot write: {error}; the last checkpoint is kept") from error
 
     def close(self) -> None:
         """Write what is left."""

@@ -75,6 +75,8 @@ def train(
     save_seconds: float = 60.0,
     keep: int = 2,
     events: bool = True,
+    background: bool = True,
+    start: str | None = None,
 ) -> RunResult:
     """Train one model and evaluate it at every horizon; everything is left in `folder`.
 
@@ -82,18 +84,23 @@ def train(
     bits on the same machine with the same execution settings. With `resume`, an empty folder is begun and a finished
     one returns its result. progress: called a few times a second. stop: asked before every step.
     save_seconds, keep: how often a checkpoint is written and how many are kept. events: write TensorBoard's files.
+    background: write checkpoints while the training goes on; what is written is the same. start: with `resume`, the
+    kept checkpoint ("step-200") to go back to; a finished run is then trained again from there.
 
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
     """
     _check(spec, settings, dataset, save_seconds, keep)
+    _check_start(Path(folder), resume, start)
     resolved = execution.resolve()
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
-    run = RunFolder(Path(folder))
+    run = RunFolder(Path(folder), background)
     with run.locked():
         identity = _identity(spec, settings, dataset, resolved, hash_of_batches)
         found = run.identify(identity, resume)
+        if start is not None:
+            run.go_back(start)
         if found and (run.path / RESULT).is_file():
             return RunResult.from_json(read_json(run.path / RESULT))
         write_json(run.path / "spec.json", spec.to_json())
@@ -131,6 +138,15 @@ def _check(spec: Model, settings: TrainingSettings, dataset: Dataset, save_secon
         raise InputError(f"keep is {keep}; at least 1 checkpoint must be kept")
     if not save_seconds >= 0:
         raise InputError(f"save_seconds is {save_seconds}; it must be at least 0")
+
+
+def _check_start(folder: Path, resume: bool, start: str | None) -> None:
+    if start is None:
+        return
+    if not resume:
+        raise InputError(f"start is {start!r}; going back to a checkpoint is resuming: it needs resume=True (--resume)")
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: holds no run, and so no checkpoint {start!r} to go back to")
 
 
 def _identity(

@@ -66,7 +66,9 @@ class Session:
         try:
             while self.state.segment < len(self.plan) and not self.diverged:
                 self._run_segment(self.plan[self.state.segment])
+            self.folder.writer.wait()
         finally:
+            self.folder.writer.close()
             self.log.close()
             if self.events is not None:
                 self.events.close()
@@ -117,6 +119,7 @@ class Session:
                 self._save(segment, self._base)
         self.clock.start()
         while self.state.step < segment.stop and not self.diverged:
+            self.folder.writer.check()
             self._keep_for_rewinding(segment)
             self._pause_if_asked(segment)
             self._advance(segment)
@@ -181,10 +184,15 @@ class Session:
         with self.clock.paused():
             self._save(segment, self.trainer.snapshot())
         if asked:
+            self.folder.writer.wait()
             raise Interrupted(self.folder.path, self.state.step, self.signals.received)
 
     def _position(self, segment: Segment, step: int) -> Saved:
-        name = f"step-{step}" + (f"-branch-{segment.horizon}" if segment.branch and step > segment.start else "")
+        name = f"step-{step}"
+        if segment.branch and step > segment.start:
+            name += f"-branch-{segment.horizon}"
+        elif step == segment.start and self.state.segment and self.plan[self.state.segment - 1].branch:
+            name += "-again"  # the branch's checkpoints need the one of the same step before it
         return Saved(self.state.segment, step, name, f"step-{segment.start}" if segment.branch else None)
 
     def _save(self, segment: Segment, snapshot: Snapshot) -> None:
@@ -192,7 +200,8 @@ class Session:
         self.state.seconds = self.clock.seconds
         self.state.planned_skips = list(self.settings.skips)
         position = self._position(segment, self.state.step)
-        self.folder.save(position, snapshot, self.state.to_json(), self.options.keep, self._milestones(segment))
+        needed, record = self._milestones(segment), self.state.to_json()
+        self.folder.save(position, snapshot, record, self.options.keep, needed, first=self.log.sync)
         self._saved_at = time.monotonic()
 
     def _milestones(self, segment: Segment) -> list[Saved]:
@@ -226,6 +235,7 @@ class Session:
             return False
         to = milestone(segment.start, onset, self.settings.rewind_steps)
         with self.clock.paused():
+            self.folder.writer.wait()
             checkpoint = self._load(self._position(segment, to))
             self.trainer.restore(checkpoint.tensors, checkpoint.folder)
             first = self.trainer.sequences_at(to).start

@@ -24,11 +24,11 @@ def flatten_state(optimisers: Sequence[Optimizer], model: nn.Module) -> dict[str
 
 
 def restore_state(optimisers: Sequence[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_state` took. The optimisers copy; unknown or missing parameters raise an `InputError`."""
+    """Put back copies of what `flatten_state` took; unknown or missing parameters raise an `InputError`."""
     by_name: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for key, value in tensors.items():
         name, quantity = key.rsplit("/", 1)
-        by_name[name][quantity] = value
+        by_name[name][quantity] = value.clone()  # torch's optimisers would write into what they are given
     names = {parameter: name for name, parameter in model.named_parameters()}
     unknown = set(by_name) - set(names.values())
     missing = set(names.values()) - set(by_name) if by_name else set()
