@@ -3,7 +3,7 @@
 A step over [batch, channels] numbers costs more in calls than in arithmetic. So the sequence is cut into blocks of
 segments, and within a block step l of all segments is one call:
 
-    1. from zero, how each segment ends, and the product of its decays (two numbers a channel, nothing stored);
+    1. from zero, how each segment but the last ends, and the product of its decays (two numbers a channel);
     2. one segment after another, what each starts from: start_{c+1} = end_c + product_c ⊙ start_c;
     3. the recurrence itself from those starts, states stored.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 _Item = TypeVar("_Item")
-_NUMBERS = 1 << 16  # in a call: its carries fit a core's second-level cache, and a block of segments the third
+_NUMBERS = 1 << 17  # in a call: two cores' carries fit their second-level caches, a block of segments the third
 _STEPS = 17  # of a segment; odd, or segments would lie powers of two apart and share few cache lines
 _SEGMENTS = 64  # at most: step 2 goes one by one
 
@@ -68,16 +68,19 @@ def _folded(x: Tensor, segments: int) -> Tensor:
 
 def _side_by_side(parts: list[Tensor], carry: Tensor, reverse: bool) -> None:
     """decay, inputs and states as [b segments steps d], with what comes before the first of them, [b d]."""
-    decay, inputs, states = (_ordered(part.unbind(2), reverse) for part in parts)
-    end, product = inputs[0].clone(), decay[0].clone()
-    for a, x in zip(decay[1:], inputs[1:], strict=True):
+    others = slice(1, None) if reverse else slice(None, -1)
+    decay, inputs = (_ordered(part[:, others].unbind(2), reverse) for part in parts[:2])
+    end, product = torch.addcmul(inputs[1], decay[1], inputs[0]), decay[0] * decay[1]
+    for a, x in zip(decay[2:], inputs[2:], strict=True):
         torch.addcmul(x, a, end, out=end)
         product.mul_(a)
-    starts = torch.empty_like(end)
-    each = zip(*(_ordered(tensor.unbind(1), reverse) for tensor in (starts, end, product)), strict=True)
-    for start, x, a in each:
-        start.copy_(carry)
-        carry = torch.addcmul(x, a, carry)
+    starts = parts[1].new_empty(parts[1][:, :, 0].shape)
+    start, *later = _ordered(starts.unbind(1), reverse)
+    start.copy_(carry)
+    each = zip(*(_ordered(tensor.unbind(1), reverse) for tensor in (end, product)), later, strict=True)
+    for x, a, following in each:
+        start = torch.addcmul(x, a, start, out=following)
+    decay, inputs, states = (_ordered(part.unbind(2), reverse) for part in parts)
     _steps(decay, inputs, states, starts)
 
 
