@@ -144,6 +144,22 @@ def test_the_compiled_operator(threads: int, monkeypatch: pytest.MonkeyPatch, tm
     scan_native.library.cache_clear()
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_compiler_without_openmp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "plain-cc"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv(scan_native.SETTING, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", str(compiler))
+    scan_native.library.cache_clear()
+    assert scan_native.wanted(torch.empty(1))
+    decay, inputs, initial = case(3, 40, 1100)
+    ours = linear_scan(decay, inputs, initial)
+    torch.testing.assert_close(ours, linear_scan_reference(decay, inputs, initial), rtol=0, atol=EXACT)
+    scan_native.library.cache_clear()
+
+
 def test_without_a_compiler_torch_goes_on_after_one_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(scan_native.SETTING, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

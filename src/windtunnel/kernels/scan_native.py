@@ -1,8 +1,9 @@
 """The linear recurrence as a compiled operator for CPUs: one pass over memory forwards, one backwards.
 
 Off unless the environment variable WINDTUNNEL_COMPILED_SCAN is 1. The first use compiles `scan_native.c` with the C
-compiler that CC names (else `cc`) and keeps the result in the user's cache folder; where that fails, one warning says
-why and the torch path goes on. Results differ from the torch path's by rounding: the order of the sums is another.
+compiler that CC names (else `cc`), for one thread if it has no OpenMP, and keeps the result in the user's cache folder;
+where that fails, one warning says why and the torch path goes on. Results differ from the torch path's by rounding: the
+order of the sums is another.
 """
 
 import ctypes
@@ -14,8 +15,6 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,8 +23,9 @@ from torch import Tensor
 SETTING = "WINDTUNNEL_COMPILED_SCAN"
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = ("-O3", "-march=native", "-std=c99", "-fPIC", "-shared")
+_PARALLEL = "-fopenmp"  # left out where the compiler has no OpenMP: one thread then
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
-_WIDEST, _NARROWEST = 1024, 64  # channels of one piece of work: carries fit the first-level cache, vectors are filled
+_WIDEST, _NARROWEST = 1024, 64  # channels of one piece of work: BLOCK of scan_native.c, and vectors are filled
 _FEW = 1 << 15  # numbers below which another thread costs more than it gains
 
 
@@ -54,31 +54,15 @@ def _run(name: str, like: Tensor, given: list[Tensor | None], filled: list[Tenso
     function = getattr(compiled, f"{_NAMES[like.dtype]}_{name}")
     held = [tensor.contiguous() if tensor is not None else None for tensor in given]
     pointers = [ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None) for tensor in (*held, *filled)]
-    batch, time, width = like.shape
     threads = torch.get_num_threads() if like.numel() > _FEW else 1
-
-    def piece(row: int, first: int) -> int:
-        sizes = (time, width, row, first, min(first + channels, width))
-        return int(function(*pointers, *(ctypes.c_ssize_t(size) for size in sizes)))
-
-    channels = _channels(width, batch, threads)
-    work = [(row, first) for row in range(batch) for first in range(0, width, channels)]
-    if any(_in_turn(piece, work, threads)):
-        raise MemoryError("linear_scan: no memory for one number a channel")
+    sizes = (*like.shape, _channels(like.shape[2], like.shape[0], threads))
+    function(*pointers, *(ctypes.c_ssize_t(size) for size in sizes), ctypes.c_int(threads))
 
 
 def _channels(width: int, batch: int, threads: int) -> int:
     """Channels of a piece of work: all of them if rows keep every thread busy."""
     pieces = -(-threads // batch)
     return max(_NARROWEST, min(_WIDEST, -(-width // pieces)))
-
-
-def _in_turn(piece: Callable[[int, int], int], work: list[tuple[int, int]], threads: int) -> list[int]:
-    """ctypes lets go of the interpreter during a call, so plain threads run side by side."""
-    if threads == 1 or len(work) == 1:
-        return [piece(*each) for each in work]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda each: piece(*each), work))
 
 
 @functools.cache
@@ -96,7 +80,7 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled() -> Path:
     """The path of the shared library; its name holds source, flags and processor."""
-    key = hashlib.sha256("\n".join([_SOURCE.read_text(), *_FLAGS, _processor()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([_SOURCE.read_text(), *_FLAGS, _PARALLEL, _processor()]).encode()).hexdigest()[:16]
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel" / f"scan-{key}.so"
     if path.exists():
         return path
@@ -107,7 +91,8 @@ def _compiled() -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        if subprocess.run([*command, _PARALLEL], capture_output=True).returncode:
+            subprocess.run(command, check=True, capture_output=True, text=True)
         fresh.replace(path)
     return path
 
