@@ -37,6 +37,7 @@ KERNELS: dict[str, str] = {
     "steps": "Training steps of palm, ngpt and diff_transformer over those of llama, at matched parameters.",
     "linear": "Linear attention against full attention, forward and backward.",
     "window": "Sliding windows against full attention, forward and backward.",
+    "serve": "Streams over HTTP against the engine alone: what the server adds to a token.",
     "patterns": "Sparse patterns against full attention, forward and backward.",
 }
 
