@@ -42,6 +42,17 @@ Data = Annotated[
         "Without it: the source text of Python's standard library.",
     ),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK[:NAME=VALUE,...]",
+        help="A synthetic task in place of a text, such as mqar:pairs=8,length=128; see docs/tasks.md.",
+    ),
+]
+Items = Annotated[
+    int | None, typer.Option("--items", metavar="COUNT", parser=count, help="Held-out items of a task; else 2,000.")
+]
 TextField = Annotated[str, typer.Option("--text-field", help="The field of a record that holds its text.")]
 Packages = Annotated[
     list[str], typer.Option("--package", help="A package of your own whose parts a spec may name; repeats.")

@@ -11,9 +11,8 @@ from windtunnel.cli.figures import grouped, short
 from windtunnel.cli.progress import stage_progress, training_progress
 from windtunnel.cli.rules import training_settings
 from windtunnel.cli.screen import Screen, facts
-from windtunnel.cli.sources import one_of, read_dataset, recipe_spec, tokenizer_choice
+from windtunnel.cli.sources import no_task, one_of, read_dataset, read_task, recipe_spec, tokenizer_choice
 from windtunnel.data.sampler import Sampler
-from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, hardware_name
 from windtunnel.ledger import n_body
@@ -21,9 +20,11 @@ from windtunnel.root import Model
 from windtunnel.training.progress import duration
 from windtunnel.training.run import RunResult, train
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Text, Workload
 from windtunnel.values import parse_settings
 
 _PROVISIONAL_VOCAB = 257
+_EVALUATION_TOKENS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Request:
     out: Path
     data: tuple[Path, ...]
     text_field: str
+    task: str | None
+    items: int | None
     vocab: int | str | None
     tokenizer: Path | None
     context: int | None
@@ -50,12 +53,15 @@ class Request:
 
 
 class Plan(NamedTuple):
-    """A run that can begin; `remarks` say where the recipe's own training leaves the common settings."""
+    """A run that can begin; `remarks` say where the recipe's own training leaves the common settings.
+
+    epochs: how often it goes through the training text; None where there is no end to the data.
+    """
 
     spec: Model
     settings: TrainingSettings
-    dataset: Dataset
-    epochs: float
+    workload: Workload
+    epochs: float | None
     remarks: list[str]
 
 
@@ -68,7 +74,7 @@ def train_and_report(request: Request, as_json: bool) -> None:
         result = train(
             plan.spec,
             plan.settings,
-            plan.dataset,
+            plan.workload,
             request.out,
             request.execution,
             request.resume,
@@ -83,11 +89,14 @@ def train_and_report(request: Request, as_json: bool) -> None:
 def make_plan(request: Request) -> Plan:
     """Check what can be checked before the data is read, then prepare the data; the run folder is not touched."""
     request.execution.resolve()
+    if request.task is not None:
+        return _plan_of_task(request, request.task)
+    no_task(items=request.items)
     architecture, choice = _architecture(request)
     provisional = recipe_spec(request.recipe, {**architecture, "vocab": _PROVISIONAL_VOCAB})
-    settings, remarks = training_settings(request.recipe, request.rules, request.training, provisional)
-    if (request.out / "run.json").is_file() and not request.resume:
-        raise InputError(f"{request.out}: already holds a run; go on with it by --resume, or name another folder")
+    typed = {**request.training, "evaluation_tokens": request.training["evaluation_tokens"] or _EVALUATION_TOKENS}
+    settings, remarks = training_settings(request.recipe, request.rules, typed, provisional)
+    _check_folder(request)
     with stage_progress("data") as progress:
         dataset = read_dataset(
             request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
@@ -96,7 +105,33 @@ def make_plan(request: Request) -> Plan:
     drawn = settings.sequences_at(settings.steps).start
     sampler.check_epochs(drawn, 1, request.max_epochs)
     spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
-    return Plan(spec, settings, dataset, sampler.epochs(drawn, 1), remarks)
+    return Plan(spec, settings, Text(dataset), sampler.epochs(drawn, 1), remarks)
+
+
+def _plan_of_task(request: Request, text: str) -> Plan:
+    """A run on a synthetic task, whose items say how long a sequence is and how many tokens there are."""
+    workload = read_task(
+        text,
+        request.items,
+        data=request.data,
+        tokenizer=request.tokenizer,
+        vocab=one_of("vocab", request.vocab, parse_settings(request.settings).get("vocab")),
+        evaluation_tokens=request.training["evaluation_tokens"],
+    )
+    architecture, _ = _architecture(request)
+    span = workload.task.span
+    architecture = {"context": span, **architecture, "vocab": workload.vocab}
+    spec = recipe_spec(request.recipe, architecture)
+    settings, remarks = training_settings(request.recipe, request.rules, {**request.training, "context": span}, spec)
+    workload.check(spec, settings)
+    _check_folder(request)
+    assert workload.record, "the held-out items are drawn"
+    return Plan(spec, settings, workload, None, remarks)
+
+
+def _check_folder(request: Request) -> None:
+    if (request.out / "run.json").is_file() and not request.resume:
+        raise InputError(f"{request.out}: already holds a run; go on with it by --resume, or name another folder")
 
 
 def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
@@ -110,14 +145,15 @@ def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
 
 
 def _announcement(request: Request, plan: Plan) -> dict[str, str]:
-    spec, settings, record = plan.spec, plan.settings, plan.dataset.record
+    spec, settings, record = plan.spec, plan.settings, plan.workload.record
     resolved = request.execution.resolve()
     rate = "given" if request.training["learning_rate"] is not None else _origin_of_rate(request, spec)
     lines = {
         "model": f"{request.recipe}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
         f"parameters, vocab {spec.vocab}",
-        "data": f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})",
-        "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens, {plan.epochs:.2f} epochs: "
+        "data": _data(record),
+        "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens"
+        f"{'' if plan.epochs is None else f', {plan.epochs:.2f} epochs'}: "
         f"{settings.steps} steps of {_batches(settings)} x {settings.context}",
         "training": f"{settings.optimiser}, learning rate {settings.learning_rate:.3g} ({rate}), {settings.schedule}, "
         f"warm-up {settings.warmup:g}, weight decay {settings.weight_decay:g}",
@@ -133,6 +169,12 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     lines["runs on"] += ", compiled" if resolved.compile else ""
     lines["folder"] = str(request.out)
     return lines
+
+
+def _data(record: dict[str, Any]) -> str:
+    if "task" in record:
+        return f"{record['name']}: {record['source']}; chance {record['chance']:.3g}"
+    return f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})"
 
 
 def _origin_of_rate(request: Request, spec: Model) -> str:
@@ -154,11 +196,28 @@ def _outcome(request: Request, plan: Plan, result: RunResult) -> dict[str, str]:
     found = {"spikes": "; ".join(map(_rewound, result.rewinds))} if result.rewinds else {}
     compiled = f", compilation {duration(result.compile_seconds)}" if result.compile_seconds else ""
     return {
-        "loss": f"{result.loss:.4f} nats a token, {last['bits_per_byte']:.4f} bits a byte, on "
-        f"{grouped(last['evaluated_tokens'])} held-out tokens",
+        **_scored(last),
         "speed": f"{grouped(_rate(plan, result))} tokens/s, {duration(result.seconds)}{compiled}",
         **found,
         "folder": str(request.out),
+    }
+
+
+def _scored(last: dict[str, Any]) -> dict[str, str]:
+    """The held-out scores in words."""
+    if "accuracy" not in last:
+        return {
+            "loss": f"{last['loss']:.4f} nats a token, {last['bits_per_byte']:.4f} bits a byte, on "
+            f"{grouped(last['evaluated_tokens'])} held-out tokens"
+        }
+    solved = "not solved" if last["solved_at"] is None else f"solved at step {grouped(last['solved_at'])}"
+    rungs = [f"{rung['label']} {rung['accuracy']:.3f}" for rung in last["rungs"][1:]]
+    beyond = [f"beyond its positions: {', '.join(last['beyond'])}"] if last["beyond"] else []
+    return {
+        "accuracy": f"{last['accuracy']:.4f} of the answers, {last['whole']:.4f} of {grouped(last['items'])} held-out "
+        f"items whole; chance {last['chance']:.3g}; {solved}",
+        "loss": f"{last['loss']:.4f} nats an answer",
+        **({"tested at": "; ".join([*rungs, *beyond])} if rungs or beyond else {}),
     }
 
 
@@ -174,12 +233,12 @@ def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:
         "recipe": request.recipe,
         "fingerprint": plan.spec.fingerprint(),
         "loss": last["loss"],
-        "bits_per_byte": last["bits_per_byte"],
+        **{name: last[name] for name in ("bits_per_byte", "accuracy", "whole", "chance", "solved_at") if name in last},
         "tokens_per_second": _rate(plan, result),
         "epochs": plan.epochs,
         "settings": plan.settings.to_json(),
         "own_settings": plan.remarks,
-        "data": plan.dataset.record,
+        "data": plan.workload.record,
         "result": result.to_json(),
     }
 

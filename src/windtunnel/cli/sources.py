@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from windtunnel.data.shards import Dataset
     from windtunnel.root import Model
+    from windtunnel.training.workload import Synthetic
 
 
 class Source(NamedTuple):
@@ -80,6 +81,24 @@ def tokenizer_choice(vocab: int | str | None, tokenizer: Path | None) -> "int | 
     if tokenizer is not None and str(tokenizer) == "bytes":
         return "bytes"
     return tokenizer if tokenizer is not None else vocab
+
+
+def read_task(text: str, items: int | None, **of_a_text: Any) -> "Synthetic":
+    """The task that was named, as a workload; what belongs to a text alone is refused."""
+    from windtunnel.data.tasks import parse_task
+    from windtunnel.training.workload import ITEMS, Synthetic
+
+    for name, value in of_a_text.items():
+        if value not in (None, ()):
+            raise InputError(f"--{name.replace('_', '-')} belongs to a text, and --task {text} names a task; give one")
+    return Synthetic(parse_task(text), ITEMS if items is None else items)
+
+
+def no_task(**of_a_task: Any) -> None:
+    """Refuse what belongs to a task alone."""
+    for name, value in of_a_task.items():
+        if value is not None:
+            raise InputError(f"--{name} belongs to a task; name one with --task, or leave it out")
 
 
 def read_dataset(

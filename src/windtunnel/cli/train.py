@@ -1,4 +1,4 @@
-"""`windtunnel train`: one recipe on one text, into a run folder."""
+"""`windtunnel train`: one recipe on one text or task, into a run folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +9,10 @@ from windtunnel.cli.options import (
     Data,
     Device,
     DType,
+    Items,
     Json,
     Settings,
+    Task,
     TextField,
     TokenizerPath,
     Vocabulary,
@@ -25,6 +27,8 @@ windtunnel train palm --data my.txt --tokens 20M --out runs/palm
 windtunnel train palm --settings paper --tokens 5M --out runs/as-published
 
 windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --out runs/small
+
+windtunnel train llama --task mqar:pairs=8 --tokens 4M --set layers=2 --set width=64 --batch 64 --out runs/mqar
 
 Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits; with --resume --from step-200
 it goes back to a kept checkpoint first.
@@ -45,6 +49,8 @@ def run(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder to make.")],
     data: Data = [],  # noqa: B006
     text_field: TextField = "text",
+    task: Task = None,
+    items: Items = None,
     vocab: Vocabulary = None,
     tokenizer: TokenizerPath = None,
     settings: Settings = [],  # noqa: B006
@@ -98,8 +104,9 @@ def run(
         int | None, typer.Option(metavar="COUNT", parser=count, help="Seed of the data's order; else --seed.")
     ] = None,
     evaluation_tokens: Annotated[
-        int, typer.Option(metavar="COUNT", parser=count, help="Held-out tokens to set aside and score.")
-    ] = 65_536,
+        int | None,
+        typer.Option(metavar="COUNT", parser=count, help="Held-out tokens to set aside and score; else 65,536."),
+    ] = None,
     max_epochs: Annotated[
         float, typer.Option(help="Refuse to go through the training text more often than this.")
     ] = 4.0,
@@ -128,7 +135,7 @@ def run(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Train one recipe and score it on held-out text."""
+    """Train one recipe and score it on held-out text, or on the held-out items of a task."""
     from windtunnel.cli.runs import Request, train_and_report
     from windtunnel.execution import Execution
     from windtunnel.training.spikes import Spikes
@@ -156,6 +163,8 @@ def run(
         out=out,
         data=tuple(data),
         text_field=text_field,
+        task=task,
+        items=items,
         vocab=vocab,
         tokenizer=tokenizer,
         context=context,

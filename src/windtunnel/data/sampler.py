@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,14 @@ class Batch(NamedTuple):
     tokens: torch.Tensor  # b t int64
     targets: torch.Tensor  # b t int64
     documents: torch.Tensor | None  # b t int64
+
+
+class Windows(Protocol):
+    """Sequences that can be read with their targets, for a hash."""
+
+    def window(self, sequences: range) -> npt.NDArray[Any]:
+        """Everything in some sequences; one row each."""
+        ...
 
 
 class Sampler:
@@ -110,7 +118,7 @@ class Sampler:
             )
 
 
-def batch_hash(sampler: Sampler, steps: int, batch_size: int | Callable[[int], range]) -> str:
+def batch_hash(sampler: Windows, steps: int, batch_size: int | Callable[[int], range]) -> str:
     """SHA-256 of the token ids, targets included, of the first 64 and the last 64 batches of a run.
 
     batch_size: sequences a step, or a function that gives the sequences of a step.

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ class DocumentLosses(NamedTuple):
     def bits_per_byte(self) -> float:
         """Total nats / (ln 2 x UTF-8 bytes of the scored text)."""
         return float(self.nats.sum() / (math.log(2) * self.bytes.sum()))
+
+    def figures(self) -> dict[str, Any]:
+        """What a run's result says of them."""
+        return {
+            "loss": self.loss,
+            "bits_per_byte": self.bits_per_byte,
+            "evaluated_tokens": int(self.tokens.sum()),
+        }
 
     def arrays(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         """The fields by name, as they are stored."""

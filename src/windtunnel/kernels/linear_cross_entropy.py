@@ -177,6 +177,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *given, None, None, None
 
 
+def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that have a target, where they are few, as a task's answers are. A GPU would have to wait for them."""
+    if targets.device.type != "cpu":
+        return hidden, targets
+    rows = (targets >= 0).nonzero().squeeze(1)
+    return (hidden[rows], targets[rows]) if 0 < len(rows) <= len(targets) // 2 else (hidden, targets)
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -189,6 +197,7 @@ def linear_cross_entropy(
 
     hidden [n d], weight [v d], targets [n], bias [v]. No counted row gives zeros.
     """
+    hidden, targets = _counted(hidden, targets)
     hidden, weight = autocast(hidden), autocast(weight)
     with no_autocast(hidden.device):
         if torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""Evaluation at the end of each horizon, and the per-document losses that it leaves in the run folder."""
+"""Evaluation at the end of each horizon, and the scores by document or item that it leaves in the run folder."""
 
 import math
 from pathlib import Path
@@ -9,37 +9,34 @@ from torch import nn
 
 from windtunnel.checkpoint import write_atomically
 from windtunnel.errors import InputError
-from windtunnel.evaluation.loss import DocumentLosses, Documents, constant_losses, evaluate_loss
 from windtunnel.training.settings import TrainingSettings
-
-_EVALUATION_TOKENS = 8192  # a batch; forward passes need little memory
+from windtunnel.training.workload import SOLVED, Scores, Workload, finite
 
 
 class Horizons:
-    """Held-out documents, and `documents.npz` with the keys `h0.5/nats`, `h1.0/bytes`, ..."""
+    """Held-out scores of a workload, and `documents.npz` with the keys `h0.5/nats`, `h1.0/bytes`, ..."""
 
-    def __init__(self, split: Documents, token_bytes: Any, settings: TrainingSettings, folder: Path) -> None:
-        self._split, self._token_bytes, self._settings = split, token_bytes, settings
+    def __init__(self, workload: Workload, settings: TrainingSettings, folder: Path) -> None:
+        self.workload, self._settings = workload, settings
         self._path = folder / "documents.npz"
+        self._every = workload.probe_steps(settings)
 
-    def evaluate(self, model: nn.Module) -> DocumentLosses | None:
-        """Losses of the model as it is; None if any is not finite."""
-        context = self._settings.context
-        batch_size = max(1, _EVALUATION_TOKENS // context)
-        losses = evaluate_loss(
-            model, self._split, self._token_bytes, context, batch_size, self._settings.evaluation_tokens
-        )
-        return losses if np.isfinite(losses.nats).all() else None
+    def evaluate(self, model: nn.Module) -> Scores | None:
+        """Scores of the model as it is; None if any is not finite."""
+        scores = self.workload.evaluate(model, self._settings)
+        return scores if finite(scores) else None
 
-    def imputed(self, loss: float) -> DocumentLosses:
-        """What a diverged run is given: the same loss for every token of the documents that would have been scored."""
-        return constant_losses(
-            self._split, self._token_bytes, self._settings.context, self._settings.evaluation_tokens, loss
-        )
+    def imputed(self, loss: float) -> Scores:
+        """What a diverged run is given: the same loss for everything that would have been scored."""
+        return self.workload.imputed(loss, self._settings)
 
-    def store(self, horizon: float, losses: DocumentLosses) -> None:
+    def probed_at(self, step: int, horizon: float | None) -> bool:
+        """Whether the model is scored on the way, after so many steps of the line that leads to the longest horizon."""
+        return self._every > 0 and step % self._every == 0 and horizon in (None, 1.0)
+
+    def store(self, horizon: float, scores: Scores) -> None:
         """Add a horizon to the file, or replace it."""
-        arrays = {**self._stored(), **{f"h{horizon}/{name}": values for name, values in losses.arrays().items()}}
+        arrays = {**self._stored(), **{f"h{horizon}/{name}": values for name, values in scores.arrays().items()}}
 
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
@@ -55,6 +52,14 @@ class Horizons:
                 return dict(stored)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{self._path}: damaged: {error}") from error
+
+
+def learning(probes: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the scores on the way came to: all of them, and the first step at which the task was solved."""
+    if not probes:
+        return {}
+    solved = next((probe["step"] for probe in probes if probe["accuracy"] >= SOLVED), None)
+    return {"probes": probes, "solved_at": solved}
 
 
 def imputed_loss(initial: float | None, vocab: int) -> float:

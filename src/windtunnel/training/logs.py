@@ -13,7 +13,7 @@ from windtunnel.errors import InputError, WorkError
 
 _logger = logging.getLogger(__name__)
 _FLUSH_ROWS, _FLUSH_SECONDS = 256, 2.0
-_SCALARS = ("loss", "lr", "grad_norm", "evaluation_loss", "bits_per_byte")
+_SCALARS = ("loss", "lr", "grad_norm", "evaluation_loss", "bits_per_byte", "accuracy")
 _told: set[str] = set()
 
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.checkpoint import fill_model, model_tensors
-from windtunnel.data.sampler import Sampler
 from windtunnel.execution import Resolved
 from windtunnel.training.optimisers import build_optimisers
 from windtunnel.training.optimisers.state import flatten_state, restore_state
 from windtunnel.training.schedule import learning_rate
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Order
 
 Snapshot = dict[str, dict[str, Tensor]]
 
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 class Trainer:
     """A model with its optimiser and its data. Step n depends on weights, optimiser state, n and skips alone."""
 
-    def __init__(self, model: nn.Module, sampler: Sampler, settings: TrainingSettings, execution: Resolved) -> None:
+    def __init__(self, model: nn.Module, sampler: Order, settings: TrainingSettings, execution: Resolved) -> None:
         self.model: Any = execution.prepare(model).train()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimisers = build_optimisers(model, settings)

@@ -10,19 +10,21 @@ import torch
 
 from windtunnel import __version__
 from windtunnel.checkpoint import read_json, write_json
-from windtunnel.data.sampler import Sampler, batch_hash
+from windtunnel.data.sampler import batch_hash
 from windtunnel.data.shards import Dataset, default_cache
+from windtunnel.data.tasks import Task
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.ledger import keeps_maps, ledger
 from windtunnel.root import Model
 from windtunnel.training.folder import RESULT, RunFolder
-from windtunnel.training.horizons import Horizons, imputed_loss
+from windtunnel.training.horizons import Horizons, imputed_loss, learning
 from windtunnel.training.interruption import noted_signals
 from windtunnel.training.loop import Trainer
 from windtunnel.training.progress import Report
 from windtunnel.training.session import Options, Session
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Workload, workload_of
 
 FORMAT = 1
 _DEFAULT = Execution()
@@ -31,6 +33,7 @@ _DEFAULT = Execution()
 @dataclass(frozen=True)
 class RunResult:
     """What `result.json` holds. `horizons` maps "0.5", "1.0", ... to tokens, loss, bits_per_byte, checkpoint, ...
+    For a task they have accuracy and what belongs to it in place of bits_per_byte.
 
     A diverged run has the initial loss in place of each horizon it did not reach, marked `imputed` (protocol 6.5).
     skipped_steps: batches passed over, as (FROM, TO) of the settings say. nonfinite_steps: steps whose loss or gradient
@@ -65,7 +68,7 @@ class RunResult:
 def train(
     spec: Model,
     settings: TrainingSettings,
-    dataset: Dataset,
+    data: Dataset | Task | Workload,
     folder: str | Path,
     execution: Execution = _DEFAULT,
     resume: bool = False,
@@ -80,6 +83,8 @@ def train(
 ) -> RunResult:
     """Train one model and evaluate it at every horizon; everything is left in `folder`.
 
+    data: token shards, a task, or either as a workload.
+
     The weights are a pure function of (spec, settings, data): a run killed at any moment and resumed ends with the same
     bits on the same machine with the same execution settings. With `resume`, an empty folder is begun and a finished
     one returns its result. progress: called a few times a second. stop: asked before every step.
@@ -90,24 +95,25 @@ def train(
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
     """
-    _check(spec, settings, dataset, save_seconds, keep)
+    workload = workload_of(data)
+    _check(spec, settings, workload, save_seconds, keep)
     _check_start(Path(folder), resume, start)
     resolved = execution.resolve()
-    sampler = Sampler(dataset.train, settings.context, settings.data_seed)
+    sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
     run = RunFolder(Path(folder), background)
     with run.locked():
-        identity = _identity(spec, settings, dataset, resolved, hash_of_batches)
+        identity = _identity(spec, settings, workload, resolved, hash_of_batches)
         found = run.identify(identity, resume)
         if start is not None:
             run.go_back(start)
         if found and (run.path / RESULT).is_file():
             return RunResult.from_json(read_json(run.path / RESULT))
         write_json(run.path / "spec.json", spec.to_json())
-        dataset.tokenizer.save(run.path / "tokenizer")
+        workload.save(run.path)
         with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted_signals() as signals:
             trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
-            horizons = Horizons(dataset.heldout, dataset.tokenizer.token_bytes, settings, run.path)
+            horizons = Horizons(workload, settings, run.path)
             options = Options(
                 stop=stop,
                 report=progress,
@@ -126,14 +132,8 @@ def train(
         return result
 
 
-def _check(spec: Model, settings: TrainingSettings, dataset: Dataset, save_seconds: float, keep: int) -> None:
-    vocab = dataset.tokenizer.vocab
-    if spec.vocab < vocab:
-        raise InputError(
-            f"vocab is {spec.vocab}, but the tokenizer has {vocab} tokens; build the model with vocab={vocab}"
-        )
-    if settings.context > spec.context:
-        raise InputError(f"context is {settings.context}, but the model is meant for at most {spec.context}")
+def _check(spec: Model, settings: TrainingSettings, workload: Workload, save_seconds: float, keep: int) -> None:
+    workload.check(spec, settings)
     if keep < 1:
         raise InputError(f"keep is {keep}; at least 1 checkpoint must be kept")
     if not save_seconds >= 0:
@@ -150,7 +150,7 @@ def _check_start(folder: Path, resume: bool, start: str | None) -> None:
 
 
 def _identity(
-    spec: Model, settings: TrainingSettings, dataset: Dataset, resolved: Resolved, hash_of_batches: str
+    spec: Model, settings: TrainingSettings, workload: Workload, resolved: Resolved, hash_of_batches: str
 ) -> dict[str, Any]:
     """What `run.json` records; a resumed run must agree with the part under "identity"."""
     return {
@@ -158,11 +158,11 @@ def _identity(
         "identity": {
             "settings": settings.to_json(),
             "spec": {"fingerprint": spec.fingerprint()},
-            "data": {"batch_hash": hash_of_batches, "tokenizer": dataset.tokenizer.fingerprint},
+            "data": {"batch_hash": hash_of_batches, **workload.identity},
             "execution": {"dtype": resolved.dtype},
         },
         "execution": resolved.to_json(),
-        "data": dataset.record,
+        "data": workload.record,
         "versions": {
             "windtunnel": __version__,
             "torch": torch.__version__,
@@ -191,17 +191,16 @@ def _result(
     results = dict(state.horizons)
     for segment in session.plan:
         if segment.horizon is not None and str(segment.horizon) not in results:
-            losses = horizons.imputed(imputed_loss(state.watch.initial, vocab))
-            horizons.store(segment.horizon, losses)
+            scores = horizons.imputed(imputed_loss(state.watch.initial, vocab))
+            horizons.store(segment.horizon, scores)
             results[str(segment.horizon)] = {
                 "steps": segment.stop,
                 "tokens": session.settings.tokens_before(segment.stop),
-                "loss": losses.loss,
-                "bits_per_byte": losses.bits_per_byte,
-                "evaluated_tokens": int(losses.tokens.sum()),
+                **scores.figures(),
                 "seconds": None,
                 "checkpoint": None,
                 "imputed": True,
+                **(learning(state.probes) if segment.horizon == 1.0 else {}),
             }
     return RunResult(
         horizons=results,

@@ -9,7 +9,7 @@ from windtunnel.checkpoint import Checkpoint, load, read_index
 from windtunnel.errors import InputError
 from windtunnel.training.clock import Clock
 from windtunnel.training.folder import RunFolder, Saved
-from windtunnel.training.horizons import Horizons
+from windtunnel.training.horizons import Horizons, learning
 from windtunnel.training.interruption import Interrupted, Signals
 from windtunnel.training.logs import EventLog, MetricsLog
 from windtunnel.training.loop import Snapshot, Step, Trainer
@@ -134,6 +134,8 @@ class Session:
         step = self.trainer.advance(self.state.step, segment.horizon)
         self.state.step += 1
         self._pending.append((self._row(segment, step.rate), step))
+        if self.horizons.probed_at(self.state.step, segment.horizon):
+            self._probe(segment)
         boundary = self.state.step % WINDOW == 0 or self.state.step == segment.stop
         now = time.monotonic()
         if boundary or step.loss.device.type == "cpu" or now - self._fetched_at > _FETCH_SECONDS:
@@ -169,6 +171,15 @@ class Session:
             self._latest = row["loss"]
             self._write(row)
         self._fetched_at = time.monotonic()
+
+    def _probe(self, segment: Segment) -> None:
+        """Score the model on the way."""
+        self._fetch()
+        self.trainer.execution.synchronize()
+        with self.clock.paused():
+            scores = self.horizons.workload.probe(self.trainer.model)
+            self.state.probes.append({"step": self.state.step, **scores})
+            self._write({"step": self.state.step, "horizon": segment.horizon, **scores})
 
     def _write(self, row: dict[str, Any]) -> None:
         self.log.append(row)
@@ -260,25 +271,25 @@ class Session:
 
     def _finish_horizon(self, segment: Segment, horizon: float) -> None:
         name = f"step-{segment.stop}" + (f"-horizon-{horizon}" if segment.branch else "")
-        losses = self.horizons.evaluate(self.trainer.model)
-        if losses is None:
+        scores = self.horizons.evaluate(self.trainer.model)
+        if scores is None:
             self.diverged = True
             return
-        self.horizons.store(horizon, losses)
+        self.horizons.store(horizon, scores)
         result = {
             "steps": segment.stop,
             "tokens": self.settings.tokens_before(segment.stop),
-            "loss": losses.loss,
-            "bits_per_byte": losses.bits_per_byte,
-            "evaluated_tokens": int(losses.tokens.sum()),
+            **scores.figures(),
             "seconds": self.clock.seconds,
             "checkpoint": f"checkpoints/{name}",
             "imputed": False,
+            **(learning(self.state.probes) if horizon == 1.0 else {}),
         }
         self.folder.save_final(name, self.trainer.snapshot(), result)
         self.state.horizons[str(horizon)] = result
         row = {"step": segment.stop, "horizon": horizon, "tokens": result["tokens"]}
-        self._write({**row, "evaluation_loss": result["loss"], "bits_per_byte": result["bits_per_byte"]})
+        told: dict[str, Any] = {name: result[name] for name in ("bits_per_byte", "accuracy") if name in result}
+        self._write({**row, "evaluation_loss": result["loss"], **told})
 
     def _leave(self, segment: Segment) -> None:
         """Go on to the next segment, from the trunk's state if this was a branch."""

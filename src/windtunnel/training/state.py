@@ -14,7 +14,7 @@ class State:
     seconds: training time of the line that leads here, the trunk and at most one branch; branch_seconds: that of
     branches already left. horizons: their results. skips: (step, sequences) passed over after a spike on this line;
     rewinds: an account of every time the run went back. planned_skips: the settings' skips. trunk: inside a branch,
-    what the trunk goes on with.
+    what the trunk goes on with. probes: scores on the way.
     """
 
     segment: int = 0
@@ -28,6 +28,7 @@ class State:
     rewinds: list[dict[str, Any]] = field(default_factory=list)
     planned_skips: list[tuple[int, ...]] = field(default_factory=list)
     trunk: dict[str, Any] | None = None
+    probes: list[dict[str, Any]] = field(default_factory=list)
     horizons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -38,6 +39,7 @@ class State:
             "detector": self.detector.to_json(),
             "skips": list(self.skips),
             "rewinds": list(self.rewinds),
+            "probes": list(self.probes),
             "horizons": dict(self.horizons),
         }
 

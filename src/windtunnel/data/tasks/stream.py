@@ -72,7 +72,7 @@ def held_out(task: Task, count: int, seed: int = 0) -> Items:
     """The held-out items of a task. Raises `InputError` where nearly all of them would be the same few."""
     found = TaskStream(task, "test", seed).items(range(count))
     different = len(np.unique(np.concatenate(found, 1), axis=0))
-    if different < min(count, _FEWEST_DIFFERENT):
+    if different < min(count // 2, _FEWEST_DIFFERENT):
         raise InputError(
             f"task {task.name} ({task.label()}): only {different} different ones among {count} held-out items; longer "
             "items or more symbols make more"
