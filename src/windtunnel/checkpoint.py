@@ -39,12 +39,28 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, 
 
     Raises `WorkError` if the disk refuses; then nothing is left behind and older checkpoints are untouched.
     """
-    partial = folder.with_name(f"{_PARTIAL}{folder.name}")
-    with _reported(f"cannot write the checkpoint {folder}", cleanup=lambda: shutil.rmtree(partial, ignore_errors=True)):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+
+    def fill(partial: Path) -> None:
         for group, values in tensors.items():
             save_file({name: value.contiguous() for name, value in values.items()}, partial / f"{group}.safetensors")
+
+    write(folder, fill, record)
+
+
+def write(folder: Path, fill: Callable[[Path], None], record: dict[str, Any]) -> None:
+    """`save` for tensors that are too many to be in memory: `fill` puts GROUP.safetensors into the folder it is given.
+
+    What else `fill` raises goes through; `recover` tidies away what it leaves.
+    """
+    partial = folder.with_name(f"{_PARTIAL}{folder.name}")
+
+    def clean() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+
+    with _reported(f"cannot write the checkpoint {folder}", cleanup=clean):
+        clean()
+        partial.mkdir(parents=True)
+        fill(partial)
         files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
         index = {"format": FORMAT, "files": files, "record": record}
         (partial / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False))
@@ -60,18 +76,24 @@ def load(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
 
     Raises `InputError` naming the file that is missing or damaged.
     """
+    files = check(folder, groups)
+    try:
+        tensors = {path.stem: load_file(path) for path in files}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{folder}: cannot be read: {error}") from error
+    return Checkpoint(folder, tensors, read_index(folder)["record"])
+
+
+def check(folder: Path, groups: tuple[str, ...] | None = None) -> list[Path]:
+    """The files of a checkpoint, or of these groups of it, once each has been held against its hash."""
     index = read_index(folder)
-    wanted = [name for name in index["files"] if groups is None or Path(name).stem in groups]
     absent = [] if groups is None else [group for group in groups if f"{group}.safetensors" not in index["files"]]
     if absent:
         raise InputError(f"{folder}: the checkpoint holds no {' and no '.join(absent)} state")
-    for name in wanted:
-        _check(folder / name, index["files"][name])
-    try:
-        tensors = {Path(name).stem: load_file(folder / name) for name in wanted}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder}: cannot be read: {error}") from error
-    return Checkpoint(folder, tensors, index["record"])
+    wanted = [folder / name for name in index["files"] if groups is None or Path(name).stem in groups]
+    for path in wanted:
+        _check(path, index["files"][path.name])
+    return wanted
 
 
 def read_index(folder: Path) -> dict[str, Any]:

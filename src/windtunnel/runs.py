@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.checkpoint import checkpoints, fill_model, read_index, read_json
@@ -28,6 +29,34 @@ class Run:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A run on disk, its weights unread: the folder, its spec, `run.json` with the result, the checkpoint chosen."""
+
+    folder: Path
+    spec: Model
+    record: dict[str, Any]
+    checkpoint: Path
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The run's tokenizer, or None if it has none."""
+        place = self.folder / "tokenizer"
+        return load_tokenizer(place) if place.is_dir() else None
+
+
+def find(folder: str | Path, checkpoint: str | None = None, packages: tuple[str, ...] = ()) -> Stored:
+    """What `load` opens, without its weights. Raises `InputError` naming what is missing or damaged."""
+    path = Path(folder)
+    if not (path / "run.json").is_file():
+        found = "nothing there" if not path.exists() else "no run.json in it"
+        raise InputError(f"{path}: not a run folder: {found}")
+    record = read_json(path / "run.json")
+    result = read_json(path / "result.json") if (path / "result.json").is_file() else None
+    spec = _read_spec(path / "spec.json", record, packages)
+    source = _choose(path, checkpoint, result)
+    return Stored(path, spec, {**record, "result": result, "checkpoint": str(source)}, source)
+
+
 def load(
     folder: str | Path,
     checkpoint: str | None = None,
@@ -40,18 +69,16 @@ def load(
     Every file is checked against its hash and the spec against its fingerprint; no code is loaded with a model.
     Raises `InputError` naming what is missing or damaged.
     """
-    path = Path(folder)
-    if not (path / "run.json").is_file():
-        found = "nothing there" if not path.exists() else "no run.json in it"
-        raise InputError(f"{path}: not a run folder: {found}")
-    record = read_json(path / "run.json")
-    result = read_json(path / "result.json") if (path / "result.json").is_file() else None
-    spec = _read_spec(path / "spec.json", record, packages)
-    source = _choose(path, checkpoint, result)
-    model = spec.build().to(device)
-    fill_model(model, load_checkpoint(source, ("model",)).tensors["model"], source)
-    tokenizer = load_tokenizer(path / "tokenizer") if (path / "tokenizer").is_dir() else None
-    return Run(model.eval(), tokenizer, spec, {**record, "result": result, "checkpoint": str(source)})
+    found = find(folder, checkpoint, packages)
+    tensors = load_checkpoint(found.checkpoint, ("model",)).tensors["model"]
+    model = found.spec.build().to(device, _dtype_of(tensors))
+    fill_model(model, tensors, found.checkpoint)
+    return Run(model.eval(), found.tokenizer(), found.spec, found.record)
+
+
+def _dtype_of(tensors: dict[str, Tensor]) -> torch.dtype:
+    """That of the weights: imported ones have been kept as they were."""
+    return next((each.dtype for each in tensors.values() if each.is_floating_point()), torch.float32)
 
 
 def _read_spec(path: Path, record: dict[str, Any], packages: tuple[str, ...]) -> Model:

@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from windtunnel import __version__
-from windtunnel.cli import bench, compare, draw, generate, recipes, report, serve, show, tokenizer, train
+from windtunnel.cli import (
+    bench,
+    compare,
+    draw,
+    exporting,
+    generate,
+    importing,
+    recipes,
+    report,
+    serve,
+    show,
+    tokenizer,
+    train,
+)
 from windtunnel.cli.group import Group
 
 _EXAMPLE = """Examples:
@@ -46,7 +59,7 @@ def _program(
     pass
 
 
-for verb in (recipes, show, train, compare, report, generate, draw, serve):
+for verb in (recipes, show, train, compare, report, generate, draw, serve, importing, exporting):
     verb.register(app)
 for room in (tokenizer, bench):
     room.register(app)

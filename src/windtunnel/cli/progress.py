@@ -70,3 +70,20 @@ def stage_progress(name: str) -> Iterator[Callable[[str, float], None]]:
 def _words(stage: str, share: float) -> str:
     words = _STAGES.get(stage, stage)
     return f"{words}, {100 * share:.0f} %" if 0 < share < 1 else words
+
+
+@contextmanager
+def bytes_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (bytes done, bytes in all) for weights on their way, with the time left."""
+    screen, begun = console(stderr=True), time.monotonic()
+
+    def words(done: int, total: int) -> str:
+        left = (time.monotonic() - begun) * (total - done) / max(done, 1)
+        return f"{name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB, {left:.0f} s left"
+
+    if not screen.is_terminal:
+        lines = PlainLines()
+        yield lambda done, total: lines(words(done, total))
+        return
+    with screen.status(f"{name} ...") as status:
+        yield lambda done, total: status.update(words(done, total))

@@ -137,9 +137,10 @@ def _encode(batch: list[Document], tokenizer: Tokenizer, check_text: bool) -> li
     encoded = tokenizer.encode_documents([document.text for document in batch])
     for document, ids in zip(batch, encoded, strict=True):
         data = document.text.encode("utf-8")
-        same = int(tokenizer.token_bytes[ids].sum()) == len(data)
-        if not same or (check_text and tokenizer.decode_bytes(ids) != data):
-            raise InputError(_lossy(document, data, tokenizer.decode_bytes(ids), tokenizer))
+        expected = tokenizer.prefix + data if data else data
+        same = int(tokenizer.token_bytes[ids].sum()) == len(expected)
+        if not same or (check_text and tokenizer.decode_bytes(ids) != expected):
+            raise InputError(_lossy(document, expected, tokenizer.decode_bytes(ids), tokenizer))
         if (ids == tokenizer.end_of_text).any():
             raise InputError(f"tokenizer {tokenizer.label} turns text of {document.name} into its end-of-text token")
     return encoded

@@ -66,6 +66,8 @@ class RunFolder:
         if not resume:
             raise InputError(f"{self.path}: already holds a run; go on with it by --resume, or name another folder")
         stored = read_json(path)
+        if "imported" in stored:
+            raise InputError(f"{self.path}: holds an imported model, which has no training to go on with")
         _compare(self.path, stored["identity"], identity["identity"], skips=(self.path / RESULT).is_file())
         self.changed = stored["identity"] != identity["identity"]
         recover(self.checkpoints)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from windtunnel.data.tokenizers.base import RECORD_FILE, ByteTokenizer, Ids, Tokenizer
 from windtunnel.data.tokenizers.characters import CharacterTokenizer
-from windtunnel.data.tokenizers.given import JSON_FILE, JsonTokenizer
+from windtunnel.data.tokenizers.given import JSON_FILE, PIECES_FILE, GivenSentencePiece, JsonTokenizer
 from windtunnel.data.tokenizers.trained import SentencePieceTokenizer, train_sentencepiece
 from windtunnel.errors import InputError
 
 __all__ = [
     "ByteTokenizer",
     "CharacterTokenizer",
+    "GivenSentencePiece",
     "Ids",
     "JsonTokenizer",
     "SentencePieceTokenizer",
@@ -25,7 +26,8 @@ __all__ = [
 ]
 
 _KINDS: dict[str, type[Tokenizer]] = {
-    kind.kind: kind for kind in (ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, JsonTokenizer)
+    kind.kind: kind
+    for kind in (ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, JsonTokenizer, GivenSentencePiece)
 }
 
 
@@ -41,18 +43,33 @@ def choose_vocabulary(corpus_bytes: int) -> int | None:
 
 
 def load_tokenizer(path: Path | str) -> Tokenizer:
-    """A saved tokenizer's folder, a `tokenizer.json`, or a folder with one or with `vocab.json` and `merges.txt`."""
+    """A saved tokenizer's folder, a `tokenizer.json` or `tokenizer.model`, or a folder with one of these.
+
+    Or one with `vocab.json` and `merges.txt`.
+    """
     path = Path(path)
     if (path / RECORD_FILE).is_file():
         return _load_saved(path)
     if path.is_file():
-        return JsonTokenizer(_read_text(path), str(path))
+        return _load_file(path)
     if (path / JSON_FILE).is_file():
         return JsonTokenizer.from_files(path)
     if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
         return JsonTokenizer.from_merges(path / "vocab.json", path / "merges.txt")
-    what = "holds neither tokenizer.json nor vocab.json and merges.txt" if path.is_dir() else "does not exist"
+    if (path / PIECES_FILE).is_file():
+        return GivenSentencePiece.from_files(path)
+    what = (
+        "holds neither tokenizer.json nor tokenizer.model nor vocab.json and merges.txt"
+        if path.is_dir()
+        else "does not exist"
+    )
     raise InputError(f"tokenizer {path} {what}")
+
+
+def _load_file(path: Path) -> Tokenizer:
+    if path.suffix == ".model":
+        return GivenSentencePiece(path.read_bytes(), str(path))
+    return JsonTokenizer(_read_text(path), str(path))
 
 
 def _load_saved(folder: Path) -> Tokenizer:

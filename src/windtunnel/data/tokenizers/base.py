@@ -26,11 +26,13 @@ class Tokenizer(ABC):
     """A lossless map between text and token ids.
 
     `end_of_text` stands before each document; no text encodes to it, and like every special token it has no bytes.
+    `prefix`: bytes that stand before every text that is not empty, once encoded (some tokenizers add a space).
     """
 
     kind: ClassVar[str]
     fingerprint: str
     end_of_text: int
+    prefix: bytes = b""
 
     def __init__(self, pieces: Sequence[bytes], end_of_text: int, fingerprint: str) -> None:
         self._pieces = list(pieces)

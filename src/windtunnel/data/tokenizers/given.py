@@ -1,4 +1,4 @@
-"""Tokenizers made elsewhere: any `tokenizer.json`, and GPT-2's pair of `vocab.json` and `merges.txt`.
+"""Tokenizers made elsewhere: a `tokenizer.json`, GPT-2's `vocab.json` and `merges.txt`, SentencePiece models.
 
 What a token stands for is read off the file: byte-level alphabets (GPT-2), `<0xNN>` pieces and the space mark U+2581
 (Llama), or plain text. A tokenizer that changes the text is found out when the data is prepared.
@@ -13,9 +13,10 @@ from typing import Any, Self
 import numpy as np
 
 from windtunnel.data.tokenizers.base import Ids, Tokenizer
+from windtunnel.data.tokenizers.trained import open_sentencepiece, piece_bytes
 from windtunnel.errors import InputError
 
-JSON_FILE = "tokenizer.json"
+JSON_FILE, PIECES_FILE = "tokenizer.json", "tokenizer.model"
 END_OF_TEXT_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<s>", "<bos>", "[SEP]")
 
 
@@ -41,6 +42,7 @@ class JsonTokenizer(Tokenizer):
         self._source = source
         pieces, end_of_text = _pieces(self._tokenizer, json.loads(source))
         super().__init__(pieces, end_of_text, hashlib.sha256(source.encode("utf-8")).hexdigest())
+        self.prefix = prefix_of(self)
 
     @classmethod
     def from_merges(cls, vocabulary: Path, merges: Path) -> Self:
@@ -70,6 +72,39 @@ class JsonTokenizer(Tokenizer):
             return cls(path.read_bytes().decode("utf-8"), str(path))
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text at byte {error.start}") from error
+
+
+class GivenSentencePiece(Tokenizer):
+    """A SentencePiece model made elsewhere (`tokenizer.model`), which may put a space before every text.
+
+    The end of text is the piece that the model names so; where it names none, one id is added after its own.
+    """
+
+    kind = "sentencepiece-given"
+
+    def __init__(self, model: bytes, place: str = PIECES_FILE) -> None:
+        self.processor, self._model = open_sentencepiece(model, place), model
+        pieces = [piece_bytes(self.processor, index) for index in range(self.processor.vocab_size())]
+        end_of_text = self.processor.eos_id()
+        if end_of_text < 0:
+            pieces, end_of_text = [*pieces, b""], len(pieces)
+        super().__init__(pieces, end_of_text, hashlib.sha256(model).hexdigest())
+        self.prefix = prefix_of(self)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[Ids]:
+        return [np.array(ids, dtype=np.int64) for ids in self.processor.encode(list(texts), out_type=int)]
+
+    def files(self) -> dict[str, bytes]:
+        return {PIECES_FILE: self._model}
+
+    @classmethod
+    def from_files(cls, folder: Path) -> Self:
+        return cls((folder / PIECES_FILE).read_bytes(), str(folder / PIECES_FILE))
+
+
+def prefix_of(tokenizer: Tokenizer) -> bytes:
+    """The space that some put before every text, as their own ids tell."""
+    return b" " if tokenizer.decode_bytes(tokenizer.encode_documents(["a"])[0]) == b" a" else b""
 
 
 def _pieces(tokenizer: Any, file: dict[str, Any]) -> tuple[list[bytes], int]:

@@ -37,20 +37,14 @@ class SentencePieceTokenizer(Tokenizer):
     kind = "sentencepiece"
 
     def __init__(self, model: bytes) -> None:
-        import sentencepiece
-
-        try:
-            self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except (RuntimeError, OSError) as error:
-            raise InputError(f"this is not a SentencePiece model: {error}") from error
-        self._model = model
-        pieces = [_piece_bytes(self._processor, index) for index in range(self._processor.vocab_size())]
-        super().__init__(pieces, self._processor.piece_to_id(END_OF_TEXT), hashlib.sha256(model).hexdigest())
-        self._mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
+        self.processor, self._model = open_sentencepiece(model, "this"), model
+        pieces = [piece_bytes(self.processor, index) for index in range(self.processor.vocab_size())]
+        super().__init__(pieces, self.processor.piece_to_id(END_OF_TEXT), hashlib.sha256(model).hexdigest())
+        self._mark = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
 
     def encode_documents(self, texts: Sequence[str]) -> list[Ids]:
         parts = [text.split(SPACE_MARK) for text in texts]
-        encoded = iter(self._processor.encode([piece for part in parts for piece in part], out_type=int))
+        encoded = iter(self.processor.encode([piece for part in parts for piece in part], out_type=int))
         return [self._join([next(encoded) for _ in part]) for part in parts]
 
     def _join(self, parts: list[list[int]]) -> Ids:
@@ -158,7 +152,18 @@ def _training_lines(sample: Sample, vocab: int) -> Iterator[str]:
                 yield line[start : start + _LINE_CHARACTERS]
 
 
-def _piece_bytes(processor: Any, index: int) -> bytes:
+def open_sentencepiece(model: bytes, place: str) -> Any:
+    """The processor of a model; `place` names it where it is none."""
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{place} is not a SentencePiece model: {error}") from error
+
+
+def piece_bytes(processor: Any, index: int) -> bytes:
+    """What a piece stands for; control pieces and the unknown one stand for nothing."""
     piece = processor.id_to_piece(index)
     if processor.is_byte(index):
         return bytes([int(piece[3:5], 16)])

@@ -1,0 +1,1 @@
+"""Checkpoints of other code bases: Hugging Face folders become runs, and runs become folders that load there."""

@@ -1,0 +1,137 @@
+"""Tokenizers that come along with a checkpoint, and the files of ours that transformers can read."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from windtunnel.data.tokenizers import (
+    ByteTokenizer,
+    GivenSentencePiece,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+)
+from windtunnel.data.tokenizers.given import JSON_FILE, PIECES_FILE, byte_level_alphabet
+from windtunnel.data.tokenizers.trained import END_OF_TEXT, SPACE_MARK
+from windtunnel.errors import InputError
+
+_FILES = (JSON_FILE, PIECES_FILE, "vocab.json", "merges.txt")
+# What a run keeps of the folder that it came from, to give it back as it was.
+KEPT = (
+    *_FILES,
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+def read_tokenizer(folder: Path, vocab: int) -> Tokenizer | None:
+    """The tokenizer in a Hugging Face folder, or None where there is none.
+
+    Raises `InputError` where it has more tokens than the model. Fewer are usual: tables are padded.
+    """
+    if not any((folder / name).is_file() for name in (JSON_FILE, PIECES_FILE, "vocab.json")):
+        return None
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab > vocab:
+        file = next(name for name in _FILES if (folder / name).is_file())
+        raise InputError(
+            f"{folder / file}: has {tokenizer.vocab} tokens, but vocab_size in config.json, the rows of the table of "
+            f"tokens, is {vocab}"
+        )
+    return tokenizer
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, context: int) -> bool:
+    """Put a run's tokenizer where transformers looks for it; returns whether there is one that it can read.
+
+    originals: what an imported run keeps, given back as it was.
+    """
+    if originals.is_dir():
+        for path in originals.iterdir():
+            if path.name != "config.json":
+                shutil.copyfile(path, folder / path.name)
+        return tokenizer is not None
+    found = as_json(tokenizer) if tokenizer is not None else None
+    if found is None:
+        return False
+    text, end = found
+    (folder / JSON_FILE).write_text(text, encoding="utf-8")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": end,
+        "eos_token": end,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return True
+
+
+def as_json(tokenizer: Tokenizer) -> tuple[str, str] | None:
+    """A `tokenizer.json` that gives the same ids, and how it spells the end of text; None for what it cannot express.
+
+    A literal U+2581 in a text is a space to it, as it is to every SentencePiece vocabulary there.
+    """
+    import tokenizers
+
+    made: Any
+    match tokenizer:
+        case JsonTokenizer():
+            made = tokenizers.Tokenizer.from_str(tokenizer.files()[JSON_FILE].decode("utf-8"))
+        case ByteTokenizer():
+            made = tokenizers.Tokenizer(tokenizers.models.BPE(byte_level_alphabet(), []))
+            made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            made.decoder = tokenizers.decoders.ByteLevel()
+        case SentencePieceTokenizer() | GivenSentencePiece():
+            made = _of_pieces(tokenizer)
+        case _:
+            return None
+    if made is None:
+        return None
+    end: str = made.id_to_token(tokenizer.end_of_text) or END_OF_TEXT
+    made.add_special_tokens([end])
+    return made.to_str(), end
+
+
+def _of_pieces(tokenizer: SentencePieceTokenizer | GivenSentencePiece) -> Any:
+    """SentencePiece's BPE, which merges the pair with the best piece first; None for its other algorithms."""
+    import tokenizers
+
+    processor = tokenizer.processor
+    pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
+    ranks = {
+        piece: index
+        for index, piece in enumerate(pieces)
+        if not (processor.is_byte(index) or processor.is_control(index) or processor.is_unknown(index))
+    }
+    scores = [processor.get_score(index) for index in ranks.values()]
+    if scores != [-float(rank) for rank in range(len(scores))]:
+        return None
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in ranks
+        for cut in range(1, len(piece))
+        if piece[:cut] in ranks and piece[cut:] in ranks
+    ]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    unknown = pieces[processor.unk_id()]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, merges, unk_token=unknown, byte_fallback=True, fuse_unk=True)
+    )
+    start = [tokenizers.normalizers.Prepend(SPACE_MARK)] if tokenizer.prefix else []
+    made.normalizer = tokenizers.normalizers.Sequence([*start, tokenizers.normalizers.Replace(" ", SPACE_MARK)])
+    parts = [
+        tokenizers.decoders.Replace(SPACE_MARK, " "),
+        tokenizers.decoders.ByteFallback(),
+        tokenizers.decoders.Fuse(),
+    ]
+    if tokenizer.prefix:
+        parts.append(tokenizers.decoders.Strip(" ", 1, 0))
+    made.decoder = tokenizers.decoders.Sequence(parts)
+    return made
