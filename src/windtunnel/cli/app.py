@@ -12,6 +12,7 @@ from windtunnel.cli import (
     exporting,
     generate,
     importing,
+    plan,
     recipes,
     report,
     serve,
@@ -59,7 +60,7 @@ def _program(
     pass
 
 
-for verb in (recipes, show, train, compare, report, generate, draw, serve, importing, exporting):
+for verb in (recipes, show, train, compare, report, generate, draw, serve, plan, importing, exporting):
     verb.register(app)
 for room in (tokenizer, bench):
     room.register(app)

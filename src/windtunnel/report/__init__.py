@@ -3,7 +3,7 @@
 A page is `page(title, [Section(...), ...])`; sections hold parts (`Prose`, `Facts`, `Tabs`, ...), charts and tables.
 """
 
-from windtunnel.report.charts import Axis, Chart, Guide, Row, RowChart, RowGroup, Series, colour, marker
+from windtunnel.report.charts import Axis, Bar, BarChart, Chart, Guide, Row, RowChart, RowGroup, Series, colour, marker
 from windtunnel.report.page import environment, page, write_page
 from windtunnel.report.parts import (
     Block,
@@ -24,6 +24,8 @@ from windtunnel.report.tables import Table
 
 __all__ = [
     "Axis",
+    "Bar",
+    "BarChart",
     "Block",
     "Chart",
     "Details",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from windtunnel.report import figures, plot, rows
+from windtunnel.report import bars, figures, plot, rows
 from windtunnel.report.markup import joined, tag
 from windtunnel.report.scales import Scale, decimals
 from windtunnel.report.tables import Table
@@ -163,6 +163,47 @@ class RowChart:
         """Every row, in words."""
         lines = [(group.title, row.label, row.value) for group in self.groups for row in group.rows]
         return Table(caption=f"Numbers of: {self.title}", columns=("group", "measure", "value"), rows=lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One sum of a bar chart: what it is, its total in words, and its parts in the chart's order (0: it has none)."""
+
+    label: str
+    value: str
+    parts: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarChart:
+    """Sums in rows, cut into named parts, over an axis that begins at 0; a guide marks a limit."""
+
+    key: str
+    title: str
+    description: str
+    x: Axis
+    names: Sequence[str]
+    bars: Sequence[Bar]
+    guide: Guide | None = None
+    note: str = ""
+
+    @property
+    def colours(self) -> list[str]:
+        """One a part."""
+        return [colour(index) for index in range(len(self.names))]
+
+    def html(self) -> Markup:
+        """The figure: title, legend, drawings, note, and its numbers as a table."""
+        named = zip(self.names, self.colours, strict=True)
+        legend = _legend([Series(name=name, x=(), y=(), colour=shade, marker="square") for name, shade in named])
+        drawings = [bars.draw(self, size) for size in bars.SIZES]
+        return _figure(self.key, self.title, self.note, legend, drawings, self.table())
+
+    def table(self) -> Table:
+        """Every part of every bar."""
+        lines = [(bar.label, *(self.x.form(part) for part in bar.parts), bar.value) for bar in self.bars]
+        columns = ("", *self.names, "total")
+        return Table(caption=f"Numbers of: {self.title}", columns=columns, rows=lines, numeric=range(1, len(columns)))
 
 
 def _point_row(chart: Chart, series: Series, k: int) -> tuple[str, ...]:
