@@ -135,6 +135,10 @@ class _Kept(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mixed = q.new_empty(*q.shape[:-1], v.shape[-1])
+        batch, heads, length, _ = q.shape
+        if v.shape[-1] == q.shape[-1]:
+            mixed = torch.empty_like(q)  # laid out as the queries are: merging heads may copy nothing
+        else:
+            mixed = q.new_empty(batch, length, heads, v.shape[-1]).transpose(1, 2)
         ctx.save_for_backward(q, k, v, mixed, q.new_empty(q.shape[:-1], dtype=torch.float32))
         return mixed

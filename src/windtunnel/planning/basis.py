@@ -8,7 +8,7 @@ MEANINGS: dict[Basis, str] = {
     "counted": "read off the model itself: parameters, operations, bytes of its tensors",
     "published": "printed by a vendor or a paper",
     "measured": "timed on this machine, just now or in the cache of its peaks",
-    "given": "set by an option or a file",
+    "given": "set by an option or a file, or computed from what was counted and that",
     "assumed": "a convention or a guess of the planner; an option changes it",
     "modelled": "computed from the others, and no better than the assumptions among them",
 }

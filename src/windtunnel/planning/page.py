@@ -41,29 +41,31 @@ def render(plan: Plan, title: str) -> str:
 
 def _answer(plan: Plan) -> Section:
     chosen, basis = plan.step, step_basis(plan.step)
-    cost = [] if plan.cost is None else [Figure(name="cost", value=figures.counted(plan.cost), small=basis)]
     spare = plan.task.usable - chosen.bytes
     finding = Finding(
         title=chosen.layout.mesh.words,
         word=basis,
         tone="plain",
-        subtitle=f"microbatch {chosen.layout.microbatch}, {chosen.layout.recompute:g} recomputed",
-        text=f"{tables.size(spare)} of {tables.size(plan.task.usable)} on a device stay free. Training on "
+        text=f"{chosen.layout.microbatch} sequences of a device at a time, {chosen.layout.recompute:g} of the forward "
+        f"pass done twice. {tables.size(spare)} of {tables.size(plan.task.usable)} on a device stay free. Training on "
         f"{tables.many(plan.tokens)} tokens takes {tables.span(plan.seconds)}.",
         figures=[
             Figure(name="a step", value=tables.seconds(chosen.seconds), small=basis),
-            Figure(name="tokens a second", value=figures.counted(chosen.tokens_per_second), small=basis),
-            Figure(name="MFU", value=tables.percent(chosen.mfu), small=f"HFU {tables.percent(chosen.hfu)}, {basis}"),
-            Figure(name="memory", value=tables.size(chosen.bytes), small="counted, buffers assumed"),
-            Figure(name="device-hours", value=figures.counted(plan.device_hours), small=basis),
-            *cost,
+            Figure(name="MFU", value=tables.percent(chosen.mfu), small=f"HFU {tables.percent(chosen.hfu)}"),
+            Figure(name="memory", value=tables.size(chosen.bytes), small="of a device"),
         ],
     )
+    facts = [
+        ("tokens a second", f"{figures.counted(chosen.tokens_per_second)} ({basis})"),
+        ("device-hours", f"{figures.counted(plan.device_hours)} ({basis})"),
+        *([("cost", f"{figures.counted(plan.cost)} ({basis})")] if plan.cost is not None else []),
+        ("parameters", f"{figures.exact(plan.task.facts.ledger.parameters.n_total)} (counted)"),
+    ]
     return Section(
         key="answer",
         title="The plan",
         lead="The mesh that was asked for, or the fastest that fits. Every figure says where it comes from.",
-        parts=[finding, tables.operations(plan)],
+        parts=[finding, Facts(facts=facts), tables.operations(plan)],
     )
 
 

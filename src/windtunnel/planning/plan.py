@@ -165,7 +165,6 @@ def _inputs(task: Task, step: Step, tokens: int, mesh: str | None) -> tuple[Inpu
         ("network", f"network, hosts of {hardware.host}", f"{hardware.network / 1e9:.4g} GB/s a host"),
     ]
     table = [Input(words, value, *hardware.basis(name)) for name, words, value in rows]
-    words = f"{task.batch:,} sequences = {task.step_tokens:,} tokens"
     micro = f"{step.layout.microbatch} of {task.batch // step.layout.mesh.data} sequences at a time"
     return (
         *table,

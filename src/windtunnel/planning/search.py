@@ -42,7 +42,7 @@ def meshes(task: Task) -> Iterator[Mesh]:
                     mesh = Mesh(
                         replicate=replicate, shard=rest // replicate, expert=expert, context=context, tensor=tensor
                     )
-                    if task.batch % mesh.data == 0 and facts.divides(mesh):
+                    if task.batch % (mesh.data * (task.settings.microbatch or 1)) == 0 and facts.divides(mesh):
                         yield mesh
 
 
@@ -56,8 +56,6 @@ def _contexts(task: Task, inner: int) -> list[int]:
 def _layouts(task: Task, mesh: Mesh) -> Iterator[Layout]:
     own = task.batch // mesh.data
     given = task.settings.microbatch
-    if given is not None and own % given:
-        raise InputError(f"microbatch: {given} does not divide the {own} sequences of a device")
     shares = [0.0, 1.0] if task.settings.recompute is None else [task.settings.recompute]
     for microbatch in _divisors(own, own) if given is None else [given]:
         for share in shares:
@@ -74,9 +72,10 @@ def refuse(task: Task, step: Step | None) -> InputError:
     if step is None:
         tried = [best(task, mesh) for mesh in meshes(task)]
         if not tried:
+            parts = "" if task.settings.microbatch is None else f" in microbatches of {task.settings.microbatch}"
             return InputError(
-                f"devices: no mesh of {task.devices} divides the model and the batch of {task.batch}; "
-                f"give --batch a multiple of {task.devices}, or --mesh"
+                f"devices: no mesh of {task.devices} divides the model and the batch of {task.batch}{parts}; "
+                f"give --batch a multiple of {task.devices * (task.settings.microbatch or 1)}, or --mesh"
             )
         step = min(tried, key=lambda each: each.bytes)
     largest = max(step.memory, key=lambda part: part.size)

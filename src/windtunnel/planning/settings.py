@@ -55,7 +55,7 @@ class Settings:
             raise InputError(f"optimiser: unknown {self.optimiser!r}{nearest(self.optimiser, OPTIMISERS)}; of {known}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(f"dtype: expected {' or '.join(DTYPES)}, got {self.dtype!r}")
-        for name in ("batch", "tokens", "microbatch", "serve_length"):
+        for name in ("batch", "tokens", "microbatch", "gradients", "serve_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected at least 1, got {value}")

@@ -46,6 +46,9 @@ class Task:
                 f"batch: {self.batch} sequences do not divide among replicate {mesh.replicate} x shard {mesh.shard} x "
                 f"expert {mesh.expert} = {mesh.data} places"
             )
+        own, given = self.batch // mesh.data, self.settings.microbatch
+        if given is not None and own % given:
+            raise InputError(f"microbatch: {given} does not divide the {own} sequences of a device")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def draw(chart: "BarChart", size: Size) -> Markup:
         tag("desc", chart.description),
         _background(chart, frame),
         *segments,
-        *(_words(bar, k, frame) for k, bar in enumerate(chart.bars)),
         _guide(chart, frame),
+        *(_words(bar, k, frame) for k, bar in enumerate(chart.bars)),
         viewBox=f"0 0 {size.width} {short(frame.bottom + _BOTTOM)}",
         class_=f"drawing {size.name}",
         role="img",
@@ -100,7 +100,7 @@ def _words(bar: "Bar", k: int, frame: _Frame) -> Markup:
     return tag(
         "g",
         words(bar.label, 6.0 if beside else 0.0, baseline, kind="row-label"),
-        words(bar.value, float(frame.size.width), baseline, anchor="end", kind="row-value"),
+        words(bar.value, float(frame.size.width), baseline, anchor="end", kind="row-value halo"),
     )
 
 
