@@ -84,7 +84,7 @@ def _utilisations() -> list[Case]:
         (PALM, "MFU", 46.2, PALM.used(), "238.3k tokens a second"),
         (PALM, "HFU", 57.8, PALM.used(recomputed=True), "75 % of the forward pass without attention runs twice"),
         (MT_NLG, "MFU without attention", 29.7, MT_NLG.used(attention=False), "1,920 sequences in 60.1 s"),
-        (MT_NLG, "MFU", 30.2, MT_NLG.used(), "1,920 sequences in 60.1 s; computed 30.27, printed as 30.2"),
+        (MT_NLG, "MFU", 30.2, MT_NLG.used(), "1,920 sequences in 60.1 s; cut off where it is printed"),
         (GOPHER, "MFU", 32.5, GOPHER.used(), "0.0152 steps a second of 3,072 sequences"),
         (GPT3, "MFU", 21.3, GPT3.used(), "24.6 TFLOP/s a V100 do not give it: the printed inputs are not enough"),
     ]
