@@ -152,12 +152,12 @@ class _Banded(torch.autograd.Function):
         dk, dv = torch.zeros_like(keys), torch.zeros_like(values)
         for weights, (start, end, first) in zip(maps, band.blocks(), strict=True):
             rows, block = _rows(band, sizes, start, end)
-            dv[:, first:end] += torch.bmm(weights.transpose(1, 2), dy[:, rows])
+            dv[:, first:end].baddbmm_(weights.transpose(1, 2), dy[:, rows])
             dscores = torch.bmm(dy[:, rows], values[:, first:end].transpose(1, 2))
             torch._softmax_backward_data(dscores, weights, -1, weights.dtype, grad_input=dscores)
             part = torch.bmm(dscores, keys[:, first:end])
             torch.mul(part.view_as(dq_rows[:, :, block]), ctx.scale, out=dq_rows[:, :, block])
-            dk[:, first:end] += torch.bmm(dscores.transpose(1, 2), queries[:, rows])
+            dk[:, first:end].baddbmm_(dscores.transpose(1, 2), queries[:, rows])
         heads = (sizes.batch, sizes.groups, band.keys, -1)
         return dq, dk.view(heads), dv.view(heads), None, None, None, None
 
