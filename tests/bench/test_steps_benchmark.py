@@ -27,7 +27,7 @@ def test_parameters_are_matched(label: str, shape: dict[str, int]) -> None:
 def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(steps, "Trainer", lambda *given: seen.append(steps_trainer(*given)) or seen[-1])
-    step = steps.step_of(wt.recipes.get("ngpt")(**SMALL), threads=torch.get_num_threads(), batch=2)
+    step, _ = steps.step_of(wt.recipes.get("ngpt")(**SMALL), threads=torch.get_num_threads(), batch=2)
     before = {name: value.clone() for name, value in seen[0].model.named_parameters()}
     norms = [step() for _ in range(2)]
     assert norms[0] > 0

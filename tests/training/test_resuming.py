@@ -3,10 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,53 +174,6 @@ def test_other_execution_gives_the_same_run(
     result = train(spec, settings, dataset, tmp_path / "run", ONE_THREAD.replace(checkpoint=True), events=False)
     assert result.batch_hash == uninterrupted[1].batch_hash
     assert result.loss == pytest.approx(uninterrupted[1].loss, abs=1e-4)
-
-
-SCRIPT = """
-import sys
-from windtunnel.data.shards import open_dataset
-from windtunnel.execution import Execution
-from windtunnel.spec import from_json
-from windtunnel.training.run import train
-import json, windtunnel.model, windtunnel.recipes.llama, windtunnel.training.settings
-spec, settings = (from_json(json.loads(text)) for text in sys.argv[3:5])
-print("begun", flush=True)
-train(spec, settings, open_dataset(sys.argv[1]), sys.argv[2], Execution(device="cpu", threads=1), resume=True,
-      save_seconds=0.0, events=False)
-"""
-
-
-def _kill_once(arguments: list[str], metrics: Path, seconds: float) -> None:
-    """SIGKILL the run `seconds` after it begins to train."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    size = metrics.stat().st_size if metrics.exists() else 0
-    while process.poll() is None and (metrics.stat().st_size if metrics.exists() else 0) == size:
-        time.sleep(0.005)
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.slow)])
-def test_sigkill_at_odd_moments(
-    kills: int,
-    spec: Any,
-    settings: TrainingSettings,
-    dataset: Dataset,
-    uninterrupted: tuple[Path, RunResult],
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "run"
-    arguments = [str(dataset.folder), str(folder), json.dumps(spec.to_json()), json.dumps(settings.to_json())]
-    for number in range(kills):
-        _kill_once(arguments, folder / "metrics.jsonl", seconds=0.011 * (number % 7 + 1))
-        if (folder / "result.json").exists():
-            break
-    train(spec, settings, dataset, folder, ONE_THREAD, resume=True)
-    assert_same(folder, uninterrupted[0])
 
 
 def test_rows_are_complete_and_single(uninterrupted: tuple[Path, RunResult]) -> None:

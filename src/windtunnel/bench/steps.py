@@ -62,8 +62,8 @@ def matched(recipe: str, shape: Mapping[str, int], settings: Mapping[str, Any], 
     return next((each for each in found if abs(n_body(each) / target - 1) <= _NEAR), found[-1])
 
 
-def step_of(spec: Model, threads: int, batch: int = BATCH) -> Callable[[], object]:
-    """A call trains once, on random tokens that are the same for every spec of these sizes."""
+def step_of(spec: Model, threads: int, batch: int = BATCH) -> tuple[Callable[[], object], Trainer]:
+    """A call trains once, on random tokens that are the same for every spec of these sizes; and who does it."""
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(spec.vocab, (batch, spec.context + 1), generator=draw)
     sampler: Any = OneBatch(Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), None))
@@ -81,13 +81,13 @@ def step_of(spec: Model, threads: int, batch: int = BATCH) -> Callable[[], objec
     def step() -> object:
         return trainer.advance(0, 1.0).norm.item()
 
-    return step
+    return step, trainer
 
 
 def _race(shape: Mapping[str, int], rounds: int, threads: int, say: Say) -> dict[str, Any]:
     target = n_body(recipes.get(BASELINE)(**shape))
     specs = {label: matched(name, shape, own, target) for label, (name, own) in CONTESTANTS.items()}
-    steps = {label: step_of(spec, threads) for label, spec in specs.items()}
+    steps = {label: step_of(spec, threads)[0] for label, spec in specs.items()}
     with ExitStack() as stack:
         stack.enter_context(Execution(device="cpu", threads=threads).resolve().applied())
         say(f"{shape['layers']} x {shape['width']}")

@@ -30,6 +30,7 @@ Takes some minutes, and a machine that does nothing else.
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
     "loss": "Cross-entropy at a vocabulary of 256,000: time and peak memory against full logits (needs 14 GB).",
+    "saving": "Checkpoints in turn and in the background: how long the training waits.",
     "spikes": "Loss spikes: whether the same data makes one again, read by other states (no timing).",
     "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
     "scan": "The linear recurrence, forward and backward, against the time of moving its bytes.",

@@ -10,13 +10,14 @@ from windtunnel import recipes
 from windtunnel.cli.figures import grouped, short
 from windtunnel.cli.progress import stage_progress, training_progress
 from windtunnel.cli.rules import training_settings
-from windtunnel.cli.screen import Screen, facts
+from windtunnel.cli.screen import Screen, facts, table
 from windtunnel.cli.sources import no_task, one_of, read_dataset, read_task, recipe_spec, tokenizer_choice
 from windtunnel.data.sampler import Sampler
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, hardware_name
 from windtunnel.ledger import n_body
 from windtunnel.root import Model
+from windtunnel.training.profile import read_operators
 from windtunnel.training.progress import duration
 from windtunnel.training.run import RunResult, train
 from windtunnel.training.settings import TrainingSettings
@@ -50,6 +51,7 @@ class Request:
     execution: Execution
     resume: bool
     saving: dict[str, Any] = field(default_factory=dict)
+    profile: int | None = None
 
 
 class Plan(NamedTuple):
@@ -79,9 +81,15 @@ def train_and_report(request: Request, as_json: bool) -> None:
             request.execution,
             request.resume,
             progress=progress,
+            profile=request.profile,
             **request.saving,
         )
-    screen.finish(_record(request, plan, result), facts(_outcome(request, plan, result)))
+    profiled = request.profile is not None and (request.out / "profile").is_dir()
+    screen.finish(
+        _record(request, plan, result) | ({"profile": read_operators(request.out)} if profiled else {}),
+        facts(_outcome(request, plan, result)),
+        *([_slowest(request.out)] if profiled else []),
+    )
     if result.diverged:
         raise typer.Exit(1)
 
@@ -219,6 +227,18 @@ def _scored(last: dict[str, Any]) -> dict[str, str]:
         "loss": f"{last['loss']:.4f} nats an answer",
         **({"tested at": "; ".join([*rungs, *beyond])} if rungs or beyond else {}),
     }
+
+
+def _slowest(folder: Path, rows: int = 12) -> Any:
+    """The operators that took longest in the recorded steps."""
+    found = read_operators(folder)
+    lines = [
+        [each["operator"], grouped(each["calls"]), f"{(each['device_us'] or each['cpu_us']) / 1000:.1f}", share]
+        for each in found["operators"][:rows]
+        for share in [f"{100 * each['share']:.0f} %"]
+    ]
+    title = f"{found['steps']} steps recorded; {folder}/profile/trace.pt.trace.json opens in Perfetto and TensorBoard"
+    return table(["operator", "calls", "own ms", "share"], lines, numeric=(1, 2, 3), title=title)
 
 
 def _rewound(account: dict[str, Any]) -> str:

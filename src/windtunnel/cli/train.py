@@ -133,6 +133,10 @@ def run(
             help="Write checkpoints while the training goes on, or let it wait: the same files.",
         ),
     ] = True,
+    profile: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", parser=count, help="Record so many steps: a trace and the slowest operators."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train one recipe and score it on held-out text, or on the held-out items of a task."""
@@ -181,5 +185,6 @@ def run(
         ),
         resume=resume,
         saving={"start": start, "keep": keep, "save_seconds": save_seconds, "background": background},
+        profile=profile,
     )
     train_and_report(request, as_json)

@@ -3,11 +3,13 @@
 from windtunnel.ledger.experts import expert_bytes_read, experts_touched
 from windtunnel.ledger.memory import Memory, crossover, memory
 from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
+from windtunnel.ledger.optimisers import OptimiserCosts, optimiser_costs
 from windtunnel.ledger.parameters import Parameters, count, n_body, n_body_active
 
 __all__ = [
     "Ledger",
     "Memory",
+    "OptimiserCosts",
     "Parameters",
     "Row",
     "Work",
@@ -21,4 +23,5 @@ __all__ = [
     "memory",
     "n_body",
     "n_body_active",
+    "optimiser_costs",
 ]

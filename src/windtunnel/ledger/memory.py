@@ -20,9 +20,15 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def memory(n_total: int, parameter: int = 4, gradient: int = 4, master_copy: bool = False) -> Memory:
-    """AdamW keeps two float32 moments of each parameter, and a float32 copy where parameters are narrower."""
-    return Memory(n_total * parameter, n_total * gradient, n_total * (12 if master_copy else 8))
+def memory(
+    n_total: int, parameter: int = 4, gradient: int = 4, master_copy: bool = False, state: int | None = None
+) -> Memory:
+    """state: bytes that the optimiser keeps; None is AdamW's, two float32 moments of each parameter.
+
+    master_copy: a float32 copy comes on top, where parameters are narrower.
+    """
+    kept = 8 * n_total if state is None else state
+    return Memory(n_total * parameter, n_total * gradient, kept + (4 * n_total if master_copy else 0))
 
 
 def curve(state_bytes: Callable[[int], int], length: int) -> dict[int, int]:

@@ -13,11 +13,11 @@ import torch
 from windtunnel.init import roles
 from windtunnel.layer import Cost
 from windtunnel.ledger.memory import Memory, crossover, curve, memory
+from windtunnel.ledger.optimisers import optimiser_costs
 from windtunnel.ledger.parameters import Parameters, count
 from windtunnel.root import Model, ModelLayer
 
-ADAMW = 14.0  # operations per parameter and step
-PROJECTION = 4.0
+PROJECTION = 4.0  # operations per parameter and step
 
 
 class Row(NamedTuple):
@@ -92,14 +92,18 @@ def keeps_maps(length: int, device: str = "cpu", dtype: str = "float32", compile
     return device == "cpu" and dtype in ("float32", "float64") and not compiled and length > 1
 
 
-def ledger(spec: Model, length: int, maps_kept: bool | None = None) -> Ledger:
-    """The ledger of a spec. maps_kept: None takes what an eager float32 run on a CPU does at this length."""
+def ledger(spec: Model, length: int, maps_kept: bool | None = None, optimiser: str = "adamw") -> Ledger:
+    """The ledger of a spec. maps_kept: None takes what an eager float32 run on a CPU does at this length.
+
+    optimiser: the one that trains it, as `train` names them.
+    """
     kept = keeps_maps(length) if maps_kept is None else maps_kept
     with torch.device("meta"):
         model = spec.build()
     costs = model.costs(length)
     parameters = count(model)
-    held = memory(parameters.n_total)
+    spent = optimiser_costs(model, optimiser)
+    held = memory(parameters.n_total, state=spent.state_bytes)
     state = curve(model.state_bytes, length)
     return Ledger(
         length=length,
@@ -112,7 +116,7 @@ def ledger(spec: Model, length: int, maps_kept: bool | None = None) -> Ledger:
             "maps kept": _training(costs, True).model,
             "maps recomputed": _training(costs, False).model,
         },
-        optimiser=_optimiser(model, parameters.n_total),
+        optimiser={**spent.operations, "projection": _projection(model)},
         state_bytes=state,
         decode_flops={position: decode_flops(model, position) for position in state},
         memory=held,
@@ -173,10 +177,9 @@ def _parameters_by_mechanism(model: ModelLayer) -> dict[str, int]:
     return found
 
 
-def _optimiser(model: ModelLayer, n_total: int) -> dict[str, float]:
-    projected = 0
-    if model.normalized:
-        free = ("gain", "bias", "decay", "inner", "filter")
-        on_sphere = {name for name, role in roles(model).items() if role.kind not in free}
-        projected = sum(parameter.numel() for name, parameter in model.named_parameters() if name in on_sphere)
-    return {"AdamW": ADAMW * n_total, "projection": PROJECTION * projected}
+def _projection(model: ModelLayer) -> float:
+    if not model.normalized:
+        return 0.0
+    free = ("gain", "bias", "decay", "inner", "filter")
+    on_sphere = {name for name, role in roles(model).items() if role.kind not in free}
+    return PROJECTION * sum(weight.numel() for name, weight in model.named_parameters() if name in on_sphere)

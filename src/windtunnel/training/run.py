@@ -15,12 +15,13 @@ from windtunnel.data.shards import Dataset, default_cache
 from windtunnel.data.tasks import Task
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
-from windtunnel.ledger import keeps_maps, ledger
+from windtunnel.ledger import Ledger, keeps_maps, ledger
 from windtunnel.root import Model
 from windtunnel.training.folder import RESULT, RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss, learning
 from windtunnel.training.interruption import noted_signals
 from windtunnel.training.loop import Trainer
+from windtunnel.training.profile import SKIPPED, StepProfiler
 from windtunnel.training.progress import Report
 from windtunnel.training.session import Options, Session
 from windtunnel.training.settings import TrainingSettings
@@ -80,6 +81,7 @@ def train(
     events: bool = True,
     background: bool = True,
     start: str | None = None,
+    profile: int | None = None,
 ) -> RunResult:
     """Train one model and evaluate it at every horizon; everything is left in `folder`.
 
@@ -90,7 +92,8 @@ def train(
     one returns its result. progress: called a few times a second. stop: asked before every step.
     save_seconds, keep: how often a checkpoint is written and how many are kept. events: write TensorBoard's files.
     background: write checkpoints while the training goes on; what is written is the same. start: with `resume`, the
-    kept checkpoint ("step-200") to go back to; a finished run is then trained again from there.
+    kept checkpoint ("step-200") to go back to; a finished run is then trained again from there. profile: steps to
+    record, from the third on, as `StepProfiler` says.
 
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
@@ -98,12 +101,16 @@ def train(
     workload = workload_of(data)
     _check(spec, settings, workload, save_seconds, keep)
     _check_start(Path(folder), resume, start)
+    _check_profile(settings, profile)
     resolved = execution.resolve()
     sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
     run = RunFolder(Path(folder), background)
     with run.locked():
         identity = _identity(spec, settings, workload, resolved, hash_of_batches)
+        counted = _ledger(spec, settings, resolved)
+        identity["memory"] = {**counted.memory._asdict(), "total": counted.memory.total}
+        identity["optimiser_operations"] = counted.optimiser
         found = run.identify(identity, resume)
         if start is not None:
             run.go_back(start)
@@ -120,7 +127,8 @@ def train(
                 save_seconds=save_seconds,
                 keep=keep,
                 events=events,
-                **_costs(spec, settings, resolved, progress),
+                profiler=None if profile is None else StepProfiler(run.path, profile, resolved.device.type == "cuda"),
+                **_costs(counted, resolved, progress),
             )
             compile_seconds = trainer.warm_up() if resolved.compile else 0.0
             session = Session(trainer, run, horizons, signals, options)
@@ -149,6 +157,12 @@ def _check_start(folder: Path, resume: bool, start: str | None) -> None:
         raise InputError(f"{folder}: holds no run, and so no checkpoint {start!r} to go back to")
 
 
+def _check_profile(settings: TrainingSettings, profile: int | None) -> None:
+    most = settings.steps - SKIPPED
+    if profile is not None and not 1 <= profile <= most:
+        raise InputError(f"profile is {profile}; it must be from 1 to {most} steps: the first {SKIPPED} are skipped")
+
+
 def _identity(
     spec: Model, settings: TrainingSettings, workload: Workload, resolved: Resolved, hash_of_batches: str
 ) -> dict[str, Any]:
@@ -172,10 +186,13 @@ def _identity(
     }
 
 
-def _costs(spec: Model, settings: TrainingSettings, resolved: Resolved, progress: Report | None) -> dict[str, Any]:
-    """Training FLOPs per token, and the peak to hold them against; recomputation is a further forward pass."""
+def _ledger(spec: Model, settings: TrainingSettings, resolved: Resolved) -> Ledger:
     kept = keeps_maps(settings.context, resolved.device.type, resolved.dtype, resolved.compile)
-    counted = ledger(spec, settings.context, kept)
+    return ledger(spec, settings.context, kept, settings.optimiser)
+
+
+def _costs(counted: Ledger, resolved: Resolved, progress: Report | None) -> dict[str, Any]:
+    """Training FLOPs per token, and the peak to hold them against; recomputation is a further forward pass."""
     again = counted.forward.hardware if resolved.checkpoint else 0.0
     return {
         "model_flops": counted.training.model,

@@ -13,6 +13,7 @@ from windtunnel.training.horizons import Horizons, learning
 from windtunnel.training.interruption import Interrupted, Signals
 from windtunnel.training.logs import EventLog, MetricsLog
 from windtunnel.training.loop import Snapshot, Step, Trainer
+from windtunnel.training.profile import StepProfiler
 from windtunnel.training.progress import Progress, Report
 from windtunnel.training.schedule import Segment, segments
 from windtunnel.training.spikes import NEARBY, is_milestone, milestone
@@ -34,6 +35,7 @@ class Options:
     model_flops: float | None = None
     hardware_flops: float | None = None
     peak: float | None = None
+    profiler: StepProfiler | None = None
 
 
 class Session:
@@ -50,6 +52,7 @@ class Session:
         self._base: Snapshot | None = None
         self._pending: list[tuple[dict[str, Any], Step]] = []
         self._latest: float | None = None
+        self._fetched_seconds = 0.0
         self._saved_at = self._reported_at = self._fetched_at = time.monotonic()
         self._resume()
         self._began = (self._tokens_done(), self.total_seconds)
@@ -69,6 +72,8 @@ class Session:
             self.folder.writer.wait()
         finally:
             self.folder.writer.close()
+            if self.options.profiler is not None:
+                self.options.profiler.close()
             self.log.close()
             if self.events is not None:
                 self.events.close()
@@ -118,6 +123,7 @@ class Session:
                 self.state.leave_trunk(self.clock.seconds)
                 self._save(segment, self._base)
         self.clock.start()
+        self._fetched_seconds = self.clock.seconds
         while self.state.step < segment.stop and not self.diverged:
             self.folder.writer.check()
             self._keep_for_rewinding(segment)
@@ -131,6 +137,8 @@ class Session:
             self._leave(segment)
 
     def _advance(self, segment: Segment) -> None:
+        if self.options.profiler is not None:
+            self.options.profiler.before_step()
         step = self.trainer.advance(self.state.step, segment.horizon)
         self.state.step += 1
         self._pending.append((self._row(segment, step.rate), step))
@@ -161,8 +169,10 @@ class Session:
     def _fetch(self) -> None:
         """Bring losses and norms from the device; a GPU is asked for many at once, since each answer stalls it."""
         pending, self._pending = self._pending, []
-        for row, step in pending:
-            row["loss"], row["grad_norm"] = step.loss.item(), step.norm.item()
+        answers = [(step.loss.item(), step.norm.item()) for _, step in pending]
+        shares = self._utilisation([row for row, _ in pending])
+        for (row, step), (loss, norm) in zip(pending, answers, strict=True):
+            row |= {"loss": loss, "grad_norm": norm, **shares}
             if step.layers:
                 row["layers"] = {name: value.tolist() for name, value in step.layers.items()}
             self.state.watch.observe(row["step"], row["loss"], row["grad_norm"])
@@ -180,6 +190,20 @@ class Session:
             scores = self.horizons.workload.probe(self.trainer.model)
             self.state.probes.append({"step": self.state.step, **scores})
             self._write({"step": self.state.step, "horizon": segment.horizon, **scores})
+
+    def _utilisation(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Model and hardware FLOPs of some steps over what the peak would have done since the ones before (MFU, HFU).
+
+        Without a peak nothing is said. Steps that a GPU was asked for together have the same shares.
+        """
+        before, self._fetched_seconds = self._fetched_seconds, self.clock.seconds
+        model, hardware, peak = self.options.model_flops, self.options.hardware_flops, self.options.peak
+        if peak is None or model is None or hardware is None:
+            return {}
+        counted = self.settings.tokens_before
+        tokens = sum(row["tokens"] - counted(row["step"] - 1) for row in rows)
+        possible = max(self._fetched_seconds - before, 1e-9) * peak
+        return {"mfu": model * tokens / possible, "hfu": hardware * tokens / possible}
 
     def _write(self, row: dict[str, Any]) -> None:
         self.log.append(row)
