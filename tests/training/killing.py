@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from windtunnel.execution import Execution
 from windtunnel.spec import from_json
 from windtunnel.training.run import train
 
-LONGEST = 0.12  # seconds from a child's birth to the moment from which it may be killed
+LONGEST = 0.12  # seconds that a child trains, or starts, at most before it may be killed
 A_STEP = 0.01  # the least time a step takes, so that no child comes far
 
 
-def _being_written(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name.startswith(".partial-") for path in folder.iterdir())
+def _being_written(folder: Path, born: float) -> bool:
+    """Whether there is a half-written checkpoint that is not an earlier child's."""
+    try:
+        return any(path.stat().st_mtime > born for path in folder.iterdir() if path.name.startswith(".partial-"))
+    except FileNotFoundError:  # not there yet, or whole just now
+        return False
 
 
 def _born(spec: Any, settings: Any, dataset: Dataset, folder: Path, background: bool) -> int:
@@ -41,27 +46,42 @@ def _born(spec: Any, settings: Any, dataset: Dataset, folder: Path, background: 
         os._exit(0)
 
 
-def _kill_once(child: int, folder: Path, draw: random.Random) -> bool:
-    """SIGKILL a child at a moment drawn, every other time one at which it writes; returns whether it was writing."""
+def _kill_once(child: int, folder: Path, draw: random.Random, kind: int) -> bool:
+    """SIGKILL a child: as it starts (kind 0), while it writes (1, 3), at any moment; returns whether it was writing."""
+    born = time.time()
+    if kind:
+        _wait_for_writing(folder, born)
     time.sleep(draw.uniform(0, LONGEST))
-    writes, until = draw.random() < 0.5, time.monotonic() + 5
-    while writes and not _being_written(folder) and time.monotonic() < until:
-        pass
-    time.sleep(draw.uniform(0, 0.004))
+    if kind % 2:
+        _wait_for_writing(folder, born)
+        time.sleep(draw.uniform(0, 0.004))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the child ended before it was killed"
-    return _being_written(folder)
+    return _being_written(folder, born)
+
+
+def _wait_for_writing(folder: Path, born: float) -> None:
+    until = time.monotonic() + 60
+    while not _being_written(folder, born):
+        assert time.monotonic() < until, "the child writes nothing"
+
+
+def _load_everything(spec: Any, settings: Any, dataset: Dataset) -> None:
+    """Train here for a moment: a child should find all modules loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(spec, settings, dataset, folder, Execution(device="cpu", threads=1), events=False, background=False)
 
 
 def main(data: str, place: str, spec: str, settings: str, kills: str, background: str) -> None:
     folder, draw = Path(place), random.Random(int(kills))
     parts = [from_json(json.loads(text)) for text in (spec, settings)]
     dataset = open_dataset(Path(data))
+    _load_everything(parts[0], parts[1].replace(tokens=64, horizons=(1.0,)), dataset)
     record = []
-    for _ in range(int(kills)):
+    for number in range(int(kills)):
         child = _born(*parts, dataset, folder, background == "True")
-        writing = _kill_once(child, folder / "checkpoints", draw)
+        writing = _kill_once(child, folder / "checkpoints", draw, (number + 1) % 5)
         whole = checkpoints(folder / "checkpoints")
         for checkpoint in whole:
             load(checkpoint)  # every file against its hash

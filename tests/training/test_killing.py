@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def test_sigkill_at_random_moments(kills: int, background: bool, dataset: Dataset, tmp_path: Path) -> None:
     spec = recipes.get("llama")(layers=1, width=16, heads=2, vocab=257, context=16)
     settings = TrainingSettings(
-        tokens=64 * (20 + 14 * kills),  # more steps than the children come to
+        tokens=64 * (20 + 16 * kills),  # more steps than the children come to
         context=16,
         batch_size=4,
         learning_rate=3e-3,
@@ -40,8 +40,8 @@ def test_sigkill_at_random_moments(kills: int, background: bool, dataset: Datase
     )
     record = json.loads(done.stdout)
     assert len(record) == kills
-    first = next((index for index, each in enumerate(record) if each["whole"]), kills)
-    assert all(each["whole"] for each in record[first:])  # once there is one, there is always one
+    assert record[-1]["whole"]
+    assert sum(not each["whole"] for each in record) <= 1  # once there is one, there is always one
     if kills > 10:
         assert sum(each["writing"] for each in record) > kills / 10
     train(spec, settings, dataset, folder, ONE_THREAD, resume=True, events=False)

@@ -89,14 +89,17 @@ from windtunnel.training.settings import TrainingSettings
 settings = TrainingSettings(tokens=2560, context=16, batch_size=4, learning_rate=3e-3)
 spec = recipes.get("llama")(layers=2, width=16, heads=2, vocab=257, context=16)
 dataset = open_dataset(sys.argv[1])
-losses, names = [], []
+losses, names, gradients = [], [], []
 for compiled in (False, True):
     execution = Execution(device="cpu", threads=1, compile=compiled).resolve()
     trainer = Trainer(spec.build().initialize(1), Sampler(dataset.train, 16, 0), settings, execution)
     seconds = trainer.warm_up()
+    trainer._backward(0)
+    gradients.append([parameter.grad.flatten().tolist() for parameter in trainer.parameters])
+    trainer._forget_gradients()
     losses.append([float(trainer.advance(step, None)[1]) for step in range(4)])
     names.append([name for name, _ in trainer.model.named_parameters()])
-print(json.dumps({"losses": losses, "names": names, "seconds": seconds}))
+print(json.dumps({"losses": losses, "names": names, "seconds": seconds, "gradients": gradients}))
 """
 
 
@@ -107,6 +110,8 @@ def test_compiling_renames_nothing_and_agrees(dataset: Dataset) -> None:
     said = json.loads(done.stdout)
     assert said["losses"][0] == pytest.approx(said["losses"][1], abs=1e-4)
     assert said["names"][0] == said["names"][1]
+    for eager, compiled in zip(*said["gradients"], strict=True):
+        assert compiled == pytest.approx(eager, abs=1e-6)
     assert said["seconds"] > 1  # it did compile
 
 
