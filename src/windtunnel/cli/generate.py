@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.options import Device, Json, Packages, count
+from windtunnel.cli.options import Compile, Device, Json, Packages, count
 from windtunnel.errors import InputError
 
 _EXAMPLE = """Examples:
@@ -65,6 +65,7 @@ def run(
         str | None, typer.Option(metavar="NAME", help="A checkpoint of the run; else its final weights.")
     ] = None,
     device: Device = "auto",
+    compiled: Compile = False,
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -109,6 +110,7 @@ def run(
         draft=drafter,  # type: ignore[arg-type]
         at_limit=at_limit,  # type: ignore[arg-type]
         as_json=as_json,
+        compiled=compiled,
     )
     finished = ask(asked) if text is None else write(asked, text)
     if not finished:

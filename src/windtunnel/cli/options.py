@@ -58,6 +58,14 @@ Packages = Annotated[
     list[str], typer.Option("--package", help="A package of your own whose parts a spec may name; repeats.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Decode by a compiled step: about a third of the time a token, after a minute or so of compiling with a C++ "
+        "compiler, once for an architecture and machine (kept in ~/.cache/windtunnel).",
+    ),
+]
 DType = Annotated[str, typer.Option("--dtype", help="auto, float32, tf32 or bfloat16.")]
 Vocabulary = Annotated[
     str | None,

@@ -1,12 +1,13 @@
 """`windtunnel serve`: runs over HTTP, and a page that shows them side by side."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.options import Device, Json, Packages, count
+from windtunnel.cli.options import Compile, Device, Json, Packages, count
 from windtunnel.cli.screen import Screen, facts, write_json
 from windtunnel.errors import InputError
 
@@ -61,6 +62,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="API keys, one a line; without keys everybody is let in.")
     ] = None,
     device: Device = "auto",
+    compiled: Compile = False,
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -78,7 +80,13 @@ def run(
     from windtunnel.serving.listen import address, open_socket, serve
     from windtunnel.serving.served import Limits
 
-    settings = EngineSettings(slots=slots, queue=queue, context=context, at_limit=at_limit)  # type: ignore[arg-type]
+    settings = EngineSettings(
+        slots=slots,
+        queue=queue,
+        context=context,
+        at_limit=at_limit,  # type: ignore[arg-type]
+        compiled=compiled,
+    )
     limits = Limits(tokens=max_tokens, seconds=timeout)
     served = _open_runs(runs, settings, draft, device, tuple(packages))
     listening = open_socket(host, port)
@@ -132,7 +140,7 @@ def _open_runs(
         if name in served:
             raise InputError(f"{text}: {name!r} is served already; give it another name: NAME={folder}")
         opened = load(folder, device=place, packages=packages)
-        served[name] = serve_run(name, opened, settings, drafter, threads)
+        served[name] = serve_run(name, opened, settings, drafter, threads, _say)
     return list(served.values())
 
 
@@ -149,3 +157,7 @@ def _named(text: str) -> tuple[str, str]:
 def _described(served: "Served") -> str:
     limit = served.worker.engine.limit
     return f"{served.name} ({served.parameters:,} parameters, {'any length' if limit is None else f'context {limit}'})"
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

@@ -29,6 +29,7 @@ class Asked:
     draft: Drafting
     at_limit: AtLimit
     as_json: bool
+    compiled: bool
 
     def begin(self, prompt: str | bytes) -> Generation:
         """The samples from one prompt, each with a seed of its own."""
@@ -43,7 +44,11 @@ class Asked:
             )
             for place in range(self.samples)
         ]
-        return Generation(self.run, requests, self.draft, self.at_limit)
+        return Generation(self.run, requests, self.draft, self.at_limit, self.compiled, _say)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def write(asked: Asked, prompt: str | bytes) -> bool:

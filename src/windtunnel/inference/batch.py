@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from windtunnel.inference import states
+from windtunnel.inference.compiled import Say, compiled_or_said
 from windtunnel.root import ModelLayer, ModelState
 
 FAR = 1 << 24  # tokens, where nothing bounds them
@@ -25,16 +26,26 @@ class Batch:
     """`lengths[row]` tokens have been fed to each row. Calls feed neighbouring rows the same number of tokens.
 
     A row can be rewound to any length that it had since it was last marked: buffers forget what came later, states of
-    fixed size go back to their copy at the mark and read again what is to stay.
+    fixed size go back to their copy at the mark and read again what is to stay. compiled: single tokens go through a
+    compiled step (`compiled.py`), where there can be one; everything else is eager.
     """
 
-    def __init__(self, model: ModelLayer, rows: int, capacity: int, chunk: int) -> None:
+    def __init__(
+        self,
+        model: ModelLayer,
+        rows: int,
+        capacity: int,
+        chunk: int,
+        compiled: bool = False,
+        say: Say | None = None,
+    ) -> None:
         self.model, self.chunk = model, chunk
         self.lengths = [0] * rows
         self.state = model.reserve(rows, capacity, chunk)
         self._empty = model.reserve(1, capacity, chunk)
         self._rewinds_by_forgetting = states.only_buffers(self.state.blocks)
         self._marks: dict[int, tuple[int, tuple[Any, ...]]] = {}
+        self.step = compiled_or_said(model, self.state, say) if compiled else None
 
     def clear(self, row: int) -> None:
         """Make a row empty."""
@@ -53,14 +64,16 @@ class Batch:
         """Give rows first, first + 1, .. their next tokens; the logits [b last v] after the last ones of each."""
         chosen = slice(first, first + len(tokens))
         lengths = self.lengths[chosen]
-        position = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
+        self.lengths[chosen] = [length + len(tokens[0]) for length in lengths]
         ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
+        if self.step is not None and ids.shape[1] == 1:
+            return self.step(first, ids, lengths)
+        position = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
         whole = len(tokens) == len(self.lengths)
         blocks = self.state.blocks if whole else states.rows(self.state, chosen)
         out = self.model(ids, state=ModelState(position, blocks), last=last)
         assert out.state is not None
         states.put(self.state, chosen, out.state.blocks)
-        self.lengths[chosen] = [length + ids.shape[1] for length in lengths]
         logits: Tensor = out.logits
         return logits
 

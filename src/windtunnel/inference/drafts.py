@@ -9,6 +9,7 @@ from torch import Tensor
 from windtunnel.errors import InputError
 from windtunnel.inference.acceptance import tokens_per_call
 from windtunnel.inference.batch import FAR, Batch, limit_of
+from windtunnel.inference.compiled import Say
 from windtunnel.inference.sampling import Sampling, distribution, draw, uniform
 from windtunnel.root import ModelLayer
 
@@ -100,6 +101,8 @@ class ModelDrafter:
         chunk: int,
         longest: int,
         vocab: int | None = None,
+        compiled: bool = False,
+        say: Say | None = None,
     ) -> None:
         if model.spec.vocab != target.spec.vocab:
             raise InputError(
@@ -111,7 +114,7 @@ class ModelDrafter:
         self.vocab = vocab or target.spec.vocab
         self.limit = min(limit_of(model) or FAR, capacity + longest)
         self.longest = min(longest, self.limit // 2)
-        self.batch = Batch(model, rows, self.limit, chunk)
+        self.batch = Batch(model, rows, self.limit, chunk, compiled, say)
         self._fed: dict[int, list[int]] = {}
         self._begun: dict[int, int] = {}
 

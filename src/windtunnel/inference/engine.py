@@ -16,9 +16,10 @@ from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.acceptance import Accepted, accept, accept_greedy
 from windtunnel.inference.batch import FAR, Batch, limit_of
+from windtunnel.inference.compiled import Say
 from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted, best_length
 from windtunnel.inference.request import Chosen, Finish, Piece, Request
-from windtunnel.inference.sampling import distribution, likeliest, uniform
+from windtunnel.inference.sampling import Turn, choose, distribution, likeliest, not_numbers, uniform
 from windtunnel.inference.stream import TextStream
 from windtunnel.root import ModelLayer
 from windtunnel.spec import Spec
@@ -37,6 +38,8 @@ class EngineSettings(Spec):
     slots: requests that decode together. context: tokens that a request may hold; None is the model's own, and no limit
     for models whose state does not grow. chunk: tokens of a prompt that are read in one step. queue: requests that may
     wait. at_limit: "stop" there, or "slide": go on from the newer half of the text. draft_tokens: the longest draft.
+    compiled: decode single tokens by a compiled step (`inference.compiled`): the same function, several times as fast;
+    compiling takes a minute or so, once for a spec and machine.
     """
 
     slots: int = 16
@@ -45,6 +48,7 @@ class EngineSettings(Spec):
     queue: int = 256
     at_limit: Literal["stop", "slide"] = "stop"
     draft_tokens: int = 8
+    compiled: bool = False
 
     def validate(self) -> None:
         for name in ("slots", "chunk", "queue", "draft_tokens"):
@@ -85,6 +89,7 @@ class Row:
 class Engine:
     """Serves requests with one model. Not thread-safe: one thread calls everything.
 
+    say: told of a compilation that begins and why one cannot be; without it only the latter, as a warning.
     `submit` queues a request, `step` moves all of them on and returns what came out, `cancel` ends one.
     """
 
@@ -94,19 +99,21 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         settings: EngineSettings | None = None,
         draft: ModelLayer | Literal["lookup"] | None = None,
+        say: Say | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
         self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
         slots, capacity, chunk = self.settings.slots, self.limit or FAR, self.settings.chunk
-        self.batch = Batch(model, slots, capacity, chunk)
+        compiled = self.settings.compiled
+        self.batch = Batch(model, slots, capacity, chunk, compiled, say)
         self.drafter: Drafter | None = None
         if draft == "lookup":
             self.drafter = PromptLookup(self.vocab)
         elif draft is not None:
             longest = self.settings.draft_tokens
-            self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, vocab=self.vocab)
+            self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, self.vocab, compiled, say)
         self.drafted = self.kept = 0
         self._waiting: deque[Row] = deque()
         self._decoding: list[Row] = []
@@ -191,13 +198,19 @@ class Engine:
         if longest:
             self.batch.mark(range(len(rows)))
         logits = self._feed([[row.text[-1], *draft.tokens] for row, draft in zip(rows, drafts, strict=True)])
-        verdicts = [
-            self._verdict(row, draft, logits[k]) for k, (row, draft) in enumerate(zip(rows, drafts, strict=True))
-        ]
+        verdicts = self._verdicts(rows, drafts, logits)
         for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
             if longest and isinstance(verdict, list):
                 self.batch.rewind(place, before[place] + len(verdict), [*row.text, *verdict])
         return [piece for k, row in enumerate(rows) for piece in self._emit(row, verdicts[k], logits[k])]
+
+    def _verdicts(self, rows: list[Row], drafts: list[Draft], logits: Sequence[Tensor]) -> list[list[int] | WorkError]:
+        """What every row goes on with; without drafts, which is the most frequent case, for all of them at once."""
+        if any(draft.tokens for draft in drafts) or len(rows) == 1:
+            return [self._verdict(*each) for each in zip(rows, drafts, logits, strict=True)]
+        turns = [Turn(row.request.sampling, row.text, row.generated) for row in rows]
+        found = choose(torch.stack([each[0, : self.vocab] for each in logits]), turns)
+        return [not_numbers() if token is None else [token] for token in found]
 
     def _feed(self, texts: list[list[int]]) -> Sequence[Tensor]:
         """The logits of each decoding row after its next tokens, [n v] or more.

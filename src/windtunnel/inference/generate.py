@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.batch import limit_of
+from windtunnel.inference.compiled import Say
 from windtunnel.inference.engine import Engine, EngineSettings
 from windtunnel.inference.request import Piece, Request
 from windtunnel.inference.sampling import Sampling
@@ -54,11 +55,17 @@ class Generation:
     """The texts that go on from some requests. Iterating gives their pieces as they come; `figures` afterwards.
 
     A piece's `request` is the place of its request, from 0. The texts share one engine, but each is what it would be
-    alone.
+    alone. compiled, say: as for an `Engine`.
     """
 
     def __init__(
-        self, run: Run, requests: Sequence[Request], draft: Drafting = None, at_limit: AtLimit = "stop"
+        self,
+        run: Run,
+        requests: Sequence[Request],
+        draft: Drafting = None,
+        at_limit: AtLimit = "stop",
+        compiled: bool = False,
+        say: Say | None = None,
     ) -> None:
         if at_limit not in ("stop", "slide"):
             raise InputError(f"at_limit: expected stop or slide, got {at_limit!r}")
@@ -71,9 +78,10 @@ class Generation:
             queue=len(requests),
             context=_room(run.model, requests),
             at_limit=at_limit,
+            compiled=compiled,
         )
         self.requests = tuple(requests)
-        self._engine = Engine(run.model, run.tokenizer, settings, drafter_of(run, draft))
+        self._engine = Engine(run.model, run.tokenizer, settings, drafter_of(run, draft), say)
         self._places = {self._engine.submit(request): place for place, request in enumerate(requests)}
         self._began = self._first = self._last = 0.0
         self._tokens = self._passes = self._slides = 0
@@ -133,6 +141,7 @@ def generate(
     seed: int = 0,
     draft: Drafting = None,
     at_limit: AtLimit = "stop",
+    compiled: bool = False,
 ) -> Prompt:
     """The text that follows a prompt, without the prompt; for a list of prompts, each as it would be alone.
 
@@ -141,7 +150,8 @@ def generate(
     ends it before. temperature .. repetition_penalty, seed: see `Sampling`; 0 is greedy. stop: texts that end it,
     left out themselves. draft: a run with the same tokenizer, or "lookup" for copies out of the text: faster, with
     exactly the same distribution. at_limit: where the model's context is full, "stop", or "slide": go on from the
-    newer half of the text.
+    newer half of the text. compiled: decode by a compiled step, which takes a minute or so to make, once for a spec and
+    machine, and is kept in the user's cache folder; worth it for long or many texts.
 
     Raises `InputError` for settings that contradict each other, a prompt that fills the context and a draft of another
     tokenizer; `WorkError` where the model's logits are not numbers.
@@ -162,7 +172,7 @@ def generate(
     ]
     texts: list[str] = [""] * len(prompts)
     ids: list[list[int]] = [[] for _ in prompts]
-    for piece in Generation(run, requests, draft, at_limit):
+    for piece in Generation(run, requests, draft, at_limit, compiled):
         texts[piece.request] += piece.text
         if piece.token is not None:
             ids[piece.request].append(piece.token)

@@ -7,6 +7,7 @@ request's text does not depend on the requests that share its batch.
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,6 +90,46 @@ def likeliest(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -> i
     return int(token)
 
 
+class Turn(NamedTuple):
+    """A row that is to choose its next token: its settings, the tokens before, and how many of them it has made."""
+
+    sampling: Sampling
+    seen: Sequence[int]
+    generated: int
+
+
+def choose(logits: Tensor, turns: Sequence[Turn]) -> list[int | None]:
+    """The next token of each row of logits [n v], None where they are not numbers.
+
+    The same as `likeliest`, or a `draw` from `distribution`, of each row; rows of equal settings go together.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for row, (sampling, _, _) in enumerate(turns):
+        own = row if sampling.repetition_penalty != 1.0 else None
+        settings = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, own)
+        alike.setdefault(settings, []).append(row)
+    found: list[int | None] = [None] * len(turns)
+    for rows in alike.values():
+        scores = logits if len(rows) == len(turns) else logits[rows]
+        largest, best = scores.max(-1)  # a NaN is the largest of all
+        finite = [row for row, size in zip(rows, largest.tolist(), strict=True) if math.isfinite(size)]
+        turn = turns[rows[0]]
+        if turn.sampling.greedy and turn.sampling.repetition_penalty == 1.0:
+            taken = dict(zip(rows, best.tolist(), strict=True))
+        elif finite:
+            law = distribution(scores if len(finite) == len(rows) else logits[finite], turn.sampling, turn.seen)
+            numbers = [uniform(turns[row].sampling.seed, turns[row].generated) for row in finite]
+            taken = dict(zip(finite, draws(law, numbers), strict=True))
+        for row in finite:
+            found[row] = taken[row]
+    return found
+
+
+def not_numbers() -> WorkError:
+    """What is said of logits that are NaN or infinite."""
+    return WorkError(_NOT_NUMBERS)
+
+
 def uniform(seed: int, index: int, purpose: str = "token") -> float:
     """A number in [0, 1) that depends on these three alone; `index` counts a request's generated tokens."""
     digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
@@ -97,10 +138,17 @@ def uniform(seed: int, index: int, purpose: str = "token") -> float:
 
 def draw(probabilities: Tensor, number: float) -> int:
     """The token at which the cumulated probabilities [v] pass `number`; one of probability 0 is never drawn."""
+    return draws(probabilities[None], [number])[0]
+
+
+def draws(probabilities: Tensor, numbers: Sequence[float]) -> list[int]:
+    """`draw` for every row of probabilities [n v] and its number."""
     cumulated = probabilities.cumsum(-1)
-    token = int(torch.searchsorted(cumulated, number * float(cumulated[-1]), right=True))
-    last = int(probabilities.nonzero()[-1])
-    return min(token, last)
+    wanted = torch.tensor(numbers, dtype=cumulated.dtype, device=cumulated.device)[:, None] * cumulated[:, -1:]
+    tokens = torch.searchsorted(cumulated, wanted, right=True)[:, 0]
+    last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).to(torch.uint8).argmax(-1)
+    drawn: list[int] = torch.minimum(tokens, last).tolist()
+    return drawn
 
 
 def _penalized(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -63,6 +63,22 @@ def tensors(block: Any) -> list[Tensor]:
     return []
 
 
+def flat(blocks: Sequence[Any]) -> list[Tensor]:
+    """Every tensor of the blocks' states, in a fixed order."""
+    return [tensor for block in blocks for tensor in tensors(block)]
+
+
+def filled(blocks: Sequence[Any], given: Sequence[Tensor]) -> tuple[Any, ...]:
+    """States of the form of `blocks` that hold these tensors, in the order of `flat`."""
+    rest = iter(given)
+    return tuple(_map(block, lambda tensor: next(rest)) for block in blocks)
+
+
+def buffers(blocks: Sequence[Any]) -> list[Buffers]:
+    """Every buffer among the blocks' states."""
+    return [found for block in blocks for found in _buffers(block)]
+
+
 def state_bytes(state: ModelState) -> int:
     """Bytes that a state holds."""
     return sum(tensor.numel() * tensor.element_size() for block in state.blocks for tensor in tensors(block))

@@ -42,6 +42,8 @@ def linear_scan(decay: Tensor, inputs: Tensor, initial: Tensor | None = None) ->
     _check(decay, inputs, initial)
     if not inputs.shape[1]:
         return inputs
+    if inputs.shape[1] == 1 and not torch.is_grad_enabled():  # decoding
+        return inputs if initial is None else torch.addcmul(inputs, decay, initial.unsqueeze(1))
     states: Tensor = _scan(decay, inputs, initial)
     return states
 

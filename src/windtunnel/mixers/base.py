@@ -70,7 +70,9 @@ class Buffers(NamedTuple):
 
     def extend(self, keys: Tensor, values: Tensor, context: Context) -> "Buffers":
         """Write the new ones where their positions belong."""
-        count, first = keys.shape[2], (context.reach - keys.shape[2]) % self.keys.shape[2]
+        count, first = keys.shape[2], 0
+        if context.positions.dim() == 1:
+            first = (context.reach - count) % self.keys.shape[2]
         if context.positions.dim() == 1 and first + count <= self.keys.shape[2]:
             self.keys.narrow(2, first, count).copy_(keys)  # neighbours: cheaper than an index
             self.values.narrow(2, first, count).copy_(values)
@@ -82,9 +84,9 @@ class Buffers(NamedTuple):
             self.values.index_copy_(2, slots, values)
             self.positions[:, slots] = context.positions
             return self
-        row = torch.arange(len(slots), device=slots.device)[:, None]
-        self.keys.transpose(1, 2)[row, slots] = keys.transpose(1, 2)
-        self.values.transpose(1, 2)[row, slots] = values.transpose(1, 2)
+        row = torch.arange(slots.shape[0], device=slots.device)[:, None]
+        self.keys[row, :, slots] = keys.transpose(1, 2)
+        self.values[row, :, slots] = values.transpose(1, 2)
         self.positions[row, slots] = context.positions
         return self
 
@@ -99,7 +101,7 @@ class Buffers(NamedTuple):
         ordered = self.in_order(context)
         if ordered is not None and slopes is None:
             return ordered.visible(context, window)
-        used = min(context.reach, self.keys.shape[2])
+        used = torch.sym_min(context.reach, self.keys.shape[2])  # a compiler's sizes may be symbols
         keys, values = self.keys[:, :, :used], self.values[:, :, :used]
         held = self.positions[:, None, None, :used]  # b 1 1 c
         query = context.positions.view(-1, 1, context.positions.shape[-1], 1)  # b 1 t 1

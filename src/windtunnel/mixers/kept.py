@@ -82,7 +82,7 @@ class Slots(NamedTuple):
 def write(buffers: Buffers, keys: Tensor, values: Tensor, positions: Tensor, chosen: Tensor, slots: Tensor) -> None:
     """Put those tokens that are chosen into their slots, in place; all of them [b t]."""
     slots = torch.where(chosen, slots, buffers.keys.shape[2] - 1)
-    row = torch.arange(len(slots), device=slots.device)[:, None]
-    buffers.keys.transpose(1, 2)[row, slots] = keys.transpose(1, 2)
-    buffers.values.transpose(1, 2)[row, slots] = values.transpose(1, 2)
+    row = torch.arange(slots.shape[0], device=slots.device)[:, None]
+    buffers.keys[row, :, slots] = keys.transpose(1, 2)
+    buffers.values[row, :, slots] = values.transpose(1, 2)
     buffers.positions[row, slots] = torch.where(chosen, positions, -1)

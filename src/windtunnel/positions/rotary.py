@@ -62,7 +62,8 @@ class Rope(Spec):
         return tuple(turn(x, context.tables[wide]) for x in heads)
 
     def _tables(self, positions: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        frequencies = _frequencies(self, head_width).to(positions.device)
+        found = self.frequencies(head_width) if torch.compiler.is_compiling() else _frequencies(self, head_width)
+        frequencies = found.to(positions.device)
         angles = positions.to(torch.float64)[..., None] * frequencies  # t r/2, or b t r/2
         if positions.dim() == 2:
             angles = angles[:, None]  # one table for all heads of a row

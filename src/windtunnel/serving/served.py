@@ -7,6 +7,7 @@ from pathlib import Path
 
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError
+from windtunnel.inference.compiled import Say
 from windtunnel.inference.engine import Engine, EngineSettings
 from windtunnel.inference.generate import Drafting, drafter_of, ids_of
 from windtunnel.inference.request import Request
@@ -70,6 +71,7 @@ def serve_run(
     settings: EngineSettings | None = None,
     draft: Drafting = None,
     threads: int | None = None,
+    say: Say | None = None,
 ) -> Served:
     """Set a run up to be served. Raises `InputError` for a run that has no text or a draft of another tokenizer."""
     tokenizer = run.tokenizer
@@ -78,7 +80,7 @@ def serve_run(
     drafter = drafter_of(run, draft)
     record = Path(str(run.record["checkpoint"]))
     created = int(record.stat().st_mtime) if record.exists() else 0
-    worker = Worker(name, lambda: Engine(run.model, tokenizer, settings, drafter), threads)
+    worker = Worker(name, lambda: Engine(run.model, tokenizer, settings, drafter, say), threads)
     return Served(name, run, tokenizer, worker, created)
 
 
