@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from windtunnel.errors import InputError, WorkError
-from windtunnel.inference.sampling import Sampling, distribution, draw, likeliest, uniform
+from windtunnel.inference.sampling import Sampling, Turn, choose, distribution, draw, likeliest, uniform
 
 LOGITS = torch.randn(7, 50, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
 SEEN = [3, 3, 17, 49]
@@ -64,6 +64,23 @@ def test_the_likeliest_token_is_where_the_distribution_has_it(penalty: float) ->
         assert wanted[likeliest(row, greedy, [3, 5, 5, 7])] == 1
         if penalty == 1:
             assert likeliest(row, greedy) == row.tolist().index(max(row.tolist()))
+
+
+def test_rows_that_choose_together_choose_what_each_would_alone() -> None:
+    """Equal and different settings, seeds and places, a penalty, and rows that are no numbers."""
+    drawn, greedy = Sampling(temperature=0.8, top_k=9), Sampling(temperature=0)
+    settings = [drawn, greedy, drawn.replace(seed=4), greedy, Sampling(repetition_penalty=1.7), drawn, greedy]
+    turns = [Turn(each, SEEN, place) for place, each in enumerate(settings)]
+    logits = LOGITS.float().clone()
+    logits[5, 3], logits[6] = math.nan, -math.inf
+    alone = [
+        likeliest(row, turn.sampling, turn.seen)
+        if turn.sampling.greedy
+        else draw(distribution(row[None], turn.sampling, turn.seen)[0], uniform(turn.sampling.seed, turn.generated))
+        for row, turn in zip(logits[:5], turns[:5], strict=True)
+    ]
+    assert choose(logits, turns) == [*alone, None, None]
+    assert choose(logits[:1], turns[:1]) == alone[:1]
 
 
 def test_ties_do_not_widen_top_k() -> None:

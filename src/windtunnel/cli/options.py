@@ -62,7 +62,7 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Decode by a compiled step: about a third of the time a token, after a minute or so of compiling with a C++ "
+        help="Decode by a compiled step: a third of the time a token, after a minute or so of compiling with a C++ "
         "compiler, once for an architecture and machine (kept in ~/.cache/windtunnel).",
     ),
 ]

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from windtunnel.root import ModelLayer, ModelState
 Say = Callable[[str], None]
 
 TOLERANCE = 1e-4  # of logits, over the largest of them where that is above 1
+_PROGRAMS: "weakref.WeakKeyDictionary[ModelLayer, Program]" = weakref.WeakKeyDictionary()  # checked in this process
 _ROWS, _CAPACITY, _CHUNK, _SEEN = 4, 320, 32, 192  # of the example: any will do, these resemble what comes
 
 
@@ -106,6 +108,8 @@ def compiled_step(model: ModelLayer, state: ModelState, say: Say = lambda words:
     """
     if not isinstance(model, LanguageModelLayer):
         raise WorkError(f"a {model.spec.kind} decodes uncompiled")
+    if model in _PROGRAMS:
+        return CompiledStep(model, state, _PROGRAMS[model])
     began = time.perf_counter()
     path = cache_folder() / f"decode-{_key(model)}.pt2"
     fresh = not path.exists()
@@ -120,7 +124,8 @@ def compiled_step(model: ModelLayer, state: ModelState, say: Say = lambda words:
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         raise WorkError(f"{type(error).__name__}: {reason[0]}") from error
-    return CompiledStep(model, state, program._replace(seconds=time.perf_counter() - began))
+    _PROGRAMS[model] = program._replace(seconds=time.perf_counter() - began)
+    return CompiledStep(model, state, _PROGRAMS[model])
 
 
 def compiled_or_said(model: ModelLayer, state: ModelState, say: Say | None = None) -> CompiledStep | None:

@@ -58,6 +58,11 @@ def selective_scan(
     starts: [b t], True where the state is forgotten before the token is read.
     """
     dtype = working_dtype(u)
+    if u.shape[1] == 1 and not torch.is_grad_enabled():  # decoding: there is nothing to cut into pieces
+        before = None if initial is None else initial.to(dtype)
+        return selective_scan_reference(
+            u.to(dtype), step.to(dtype), rates.to(dtype), into.to(dtype), out_of.to(dtype), before, starts
+        )
     if initial is None:
         initial = u.new_zeros(u.shape[0], rates.shape[1], u.shape[2], dtype=dtype)
     wide = [tensor.to(dtype) for tensor in (u, step, rates.T, into, out_of, initial)]

@@ -101,7 +101,7 @@ class Buffers(NamedTuple):
         ordered = self.in_order(context)
         if ordered is not None and slopes is None:
             return ordered.visible(context, window)
-        used = torch.sym_min(context.reach, self.keys.shape[2])  # a compiler's sizes may be symbols
+        used: int = torch.sym_min(context.reach, self.keys.shape[2])  # type: ignore[no-untyped-call]  # may be symbols
         keys, values = self.keys[:, :, :used], self.values[:, :, :used]
         held = self.positions[:, None, None, :used]  # b 1 1 c
         query = context.positions.view(-1, 1, context.positions.shape[-1], 1)  # b 1 t 1

@@ -33,8 +33,11 @@ class PositionsLayer(Layer):
     length: int | None = None
 
     def bounded(self, context: Context) -> Tensor:
-        """The positions of this call; an `InputError` if the table does not reach so far."""
-        if self.length is not None and context.reach > self.length:
+        """The positions of this call; an `InputError` if the table does not reach so far.
+
+        A compiled program checks its indices itself.
+        """
+        if self.length is not None and not torch.compiler.is_compiling() and context.reach > self.length:
             raise InputError(f"{context.reach} positions asked of a table of {self.length}; use a longer `context`")
         return context.positions
 
