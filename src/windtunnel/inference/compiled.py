@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import windtunnel
 from windtunnel.errors import WorkError
 from windtunnel.execution import hardware_name
 from windtunnel.inference import states
@@ -237,7 +236,7 @@ def _key(model: ModelLayer) -> str:
 @functools.cache
 def _sources() -> str:
     """A hash of the package's own code."""
-    root = Path(windtunnel.__file__).parent
+    root = Path(__file__).parents[1]
     files = [*root.glob("*.py"), *(file for room in _ROOMS for file in (root / room).glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
