@@ -43,7 +43,9 @@ def run(specs: Mapping[str, Model], plan: Plan, say: Say = lambda words: None) -
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        return _run([Decoder.of(label, spec, plan.chunk) for label, spec in specs.items()], plan, say)
+        return _run(
+            [Decoder.of(label, spec, plan.chunk, plan.compiled, say) for label, spec in specs.items()], plan, say
+        )
     finally:
         torch.set_num_threads(before)
 

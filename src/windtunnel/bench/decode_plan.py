@@ -12,6 +12,7 @@ class Plan:
 
     positions: two, at which the time of a token is compared; empty leaves that out. requests: served together and one
     after another. drafts: the longest draft by prompt lookup. chunk: tokens of a prompt in one call.
+    compiled: single tokens go through a compiled step.
     """
 
     prompts: tuple[int, ...] = (64, 256, 1024)
@@ -23,6 +24,7 @@ class Plan:
     requests: int = 16
     drafts: int = 4
     chunk: int = 256
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for name in ("prompts", "batches"):

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from windtunnel.data.corpus import read_corpus
 from windtunnel.errors import WorkError
 from windtunnel.inference.batch import Batch, limit_of
+from windtunnel.inference.compiled import Say
 from windtunnel.inference.drafts import PromptLookup, Wanted
 from windtunnel.inference.sampling import Sampling
 from windtunnel.layer import Layer
@@ -46,11 +47,13 @@ class Decoder:
     label: str
     model: ModelLayer
     chunk: int
+    compiled: bool = False
+    say: Say | None = None
 
     @classmethod
-    def of(cls, label: str, spec: Model, chunk: int) -> "Decoder":
+    def of(cls, label: str, spec: Model, chunk: int, compiled: bool = False, say: Say | None = None) -> "Decoder":
         """The contestant of a spec, on the CPU in float32."""
-        return cls(label, spec.build().initialize(0).eval(), chunk)
+        return cls(label, spec.build().initialize(0).eval(), chunk, compiled, say)
 
     @property
     def fixed(self) -> bool:
@@ -65,7 +68,7 @@ class Decoder:
 
     def reserve(self, rows: int, capacity: int) -> Batch:
         """Pre-allocated states of `rows` sequences of up to `capacity` tokens."""
-        return Batch(self.model, rows, capacity, self.chunk)
+        return Batch(self.model, rows, capacity, self.chunk, self.compiled, self.say)
 
     @torch.inference_mode()
     def generate(self, batch: Batch, prompts: Sequence[Sequence[int]], tokens: int) -> Generation:

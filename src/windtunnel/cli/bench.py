@@ -26,6 +26,12 @@ windtunnel bench train --rounds 10 --threads 2 --json > train.json
 Takes some minutes, and a machine that does nothing else.
 """
 
+_GENERATE = """Examples:
+
+windtunnel bench generate llama --rounds 10
+
+windtunnel bench generate batching positions --threads 1 --json
+"""
 
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
@@ -51,6 +57,7 @@ def register(app: typer.Typer) -> None:
     room.callback()(_bench)
     room.command("train", epilog=_EXAMPLE)(train)
     room.command("decode", epilog=decode.EXAMPLE)(decode.run)
+    room.command("generate", epilog=_GENERATE)(generate)
     for name, words in KERNELS.items():
         room.command(name, help=words, epilog=f"Example:\n\nwindtunnel bench {name} --rounds 10 --json > {name}.json")(
             _verb(name)
@@ -86,6 +93,43 @@ def train(
     result = train_speed.run(Shape(**shape), rounds, steps, threads, overhead_steps, say=_say)
     table = train_speed.table(result)
     Screen(as_json).finish(result, table.caption, table.rich(), "\n" + table.note)
+
+
+def generate(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SECTION...",
+            help="llama, recurrentgemma (against transformers), batching, positions, drafts; without any, all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Turns of every contestant.")] = 7,
+    threads: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = 2,
+    eager: Annotated[bool, typer.Option("--eager", help="Without a compiled step.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Text after a prompt against transformers, in a running batch, far into a text, with drafts; on the CPU."""
+    from windtunnel.bench import generate as benchmark
+
+    chosen = sections or list(benchmark.SECTIONS)
+    for name in chosen:
+        if name not in benchmark.SECTIONS:
+            raise InputError(f"bench generate has no section {name!r}{nearest(name, benchmark.SECTIONS)}")
+    for option, value in (("rounds", rounds), ("threads", threads)):
+        if value < 1:
+            raise InputError(f"--{option}: expected at least 1, got {value}")
+    if set(chosen) & set(benchmark.RIVALS) and importlib.util.find_spec("transformers") is None:
+        raise InputError("bench generate runs transformers as a rival: pip install 'windtunnel[hf]'")
+    result = benchmark.run(chosen, rounds, threads, compiled=not eager, say=_say)
+    screen = Screen(as_json)
+    if as_json:
+        screen.finish(result)
+        return
+    for table in benchmark.tables(result):
+        screen.say(table.caption, style="bold")
+        screen.say(table.rich())
+        screen.say(table.note + "\n")
 
 
 def _verb(name: str) -> Callable[..., None]:

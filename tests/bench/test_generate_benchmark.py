@@ -1,0 +1,44 @@
+"""The benchmark of generation: equal weights give equal texts, and every section has its table, at tiny sizes."""
+
+from typing import Any
+
+import pytest
+
+from windtunnel.bench import generate
+from windtunnel.bench.generate import Shape
+
+TINY = Shape(layers=3, width=64, vocab=300, prompt=12, tokens=6, near=20, far=40)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    return generate.run(generate.SECTIONS, rounds=2, threads=1, compiled=False, shape=TINY)
+
+
+@pytest.mark.parametrize("name", generate.RIVALS)
+def test_the_rival_has_the_same_weights(name: str, result: dict[str, Any]) -> None:
+    """Both write the same text; the rival is compared with itself among the contestants."""
+    found = result["sections"][name]
+    assert found["same_text"]
+    ratios = {each["label"]: each["transformers_over"]["value"] for each in found["contestants"]}
+    assert list(ratios) == ["windtunnel, eager", "transformers"]
+    assert ratios["transformers"] == 1
+    assert found["contestants"][0]["share_of_products"]["value"] > 0
+    assert found["compile_seconds"] is None
+
+
+def test_every_section_has_a_table(result: dict[str, Any]) -> None:
+    tables = generate.tables(result)
+    assert len(tables) == len(result["sections"]) == len(generate.SECTIONS)
+    for table in tables:
+        assert table.rows
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_products_are_those_of_every_matrix() -> None:
+    """A tied table is multiplied once, an untied one only as the head; convolutions have no product."""
+    for recipe in ("llama", "griffin"):
+        model = TINY.spec(recipe).build().initialize(0)
+        matrices = sum(weight.numel() for weight in generate.matrices(model))
+        products = [cost for cost in model.costs(1) if cost.mechanism not in ("attention core", "convolution")]
+        assert 2 * matrices == sum(cost.model for cost in products)
