@@ -1,24 +1,32 @@
 """Checkpoints: folders of safetensors and JSON that are either whole or not there.
 
+A group of tensors is one file. Where several processes hold parts of it, each writes a file of its own,
+`model-00002-of-00004.safetensors`, whose header says which box of which tensor it holds: any number of processes, or
+one alone, reads what it needs from them.
+
 A folder is written under a temporary name, synced to disk and renamed. `checkpoint.json` lists every other file with
 its size and SHA-256, so that damage is found before anything is used. There are no pickles: loading runs no code.
 """
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from windtunnel.distributed.files import read_parts, write_parts
+from windtunnel.distributed.places import Place
+from windtunnel.distributed.team import ALONE, Team
 from windtunnel.errors import InputError, WorkError
 
 FORMAT = 1
@@ -34,11 +42,22 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any]
 
 
-def save(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any]) -> None:
-    """Write a checkpoint; one file a group of tensors. An older checkpoint of the same name is replaced.
+def save(
+    folder: Path,
+    tensors: dict[str, dict[str, Tensor]],
+    record: dict[str, Any],
+    team: Team = ALONE,
+    places: Mapping[str, Place] | None = None,
+) -> None:
+    """Write a checkpoint; one file a group of tensors and process. An older checkpoint of the same name is replaced.
 
-    Raises `WorkError` if the disk refuses; then nothing is left behind and older checkpoints are untouched.
+    places: where the tensors of this process lie, by parameter; all processes of a team call this with theirs, and
+    only when every file is on the disk does the checkpoint appear.
+    Raises `WorkError` if a disk refuses; then nothing is left behind and older checkpoints are untouched.
     """
+    if team.size > 1:
+        _save_parts(folder, tensors, record, team, places or {})
+        return
 
     def fill(partial: Path) -> None:
         for group, values in tensors.items():
@@ -61,38 +80,85 @@ def write(folder: Path, fill: Callable[[Path], None], record: dict[str, Any]) ->
         clean()
         partial.mkdir(parents=True)
         fill(partial)
-        files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
-        index = {"format": FORMAT, "files": files, "record": record}
-        (partial / INDEX).write_text(json.dumps(index, indent=1, allow_nan=False))
-        for path in partial.iterdir():
-            sync(path)
-        sync(partial)
-        _rename(partial, folder)
-        sync(folder.parent)
+        _complete(partial, {path.name: _describe(path) for path in sorted(partial.iterdir())}, record)
+        _appear(partial, folder)
 
 
-def load(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
+def _save_parts(
+    folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any], team: Team, places: Mapping[str, Place]
+) -> None:
+    """`save` by several processes: the lead makes the folder, each writes its files, the lead lets them appear."""
+    partial = folder.with_name(f"{_PARTIAL}{folder.name}")
+    reported = functools.partial(_reported, f"cannot write the checkpoint {folder}", cleanup=lambda: None)
+
+    def begin() -> None:
+        with reported():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+    def own() -> str:
+        with reported():
+            paths = [partial / f"{group}-{team.rank:05d}-of-{team.size:05d}.safetensors" for group in tensors]
+            for path, values in zip(paths, tensors.values(), strict=True):
+                write_parts(path, values, places, team.lead)
+                sync(path)
+            return json.dumps({path.name: _describe(path) for path in paths})
+
+    def finish(described: list[str]) -> None:
+        files = {name: each for part in described for name, each in json.loads(part).items()}
+        with reported():
+            _complete(partial, dict(sorted(files.items())), record)
+            _appear(partial, folder)
+
+    try:
+        team.led(begin)
+        described = team.collected(team.together(own))
+        team.led(lambda: finish(described))
+    except WorkError:
+        if team.lead:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def load(
+    folder: Path,
+    groups: tuple[str, ...] | None = None,
+    team: Team = ALONE,
+    places: Mapping[str, Place] | None = None,
+) -> Checkpoint:
     """Read a checkpoint after checking every file against its hash; `groups` limits what is read.
 
+    places: which box of each parameter, and of what an optimiser keeps for it, this process wants; without one a tensor
+    is read whole. The processes of a team share the checking.
     Raises `InputError` naming the file that is missing or damaged.
     """
-    files = check(folder, groups)
-    try:
-        tensors = {path.stem: load_file(path) for path in files}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder}: cannot be read: {error}") from error
-    return Checkpoint(folder, tensors, read_index(folder)["record"])
+    files = check(folder, groups, team)
+
+    def read() -> dict[str, dict[str, Tensor]]:
+        try:
+            held = dict.fromkeys(_group(path) for path in files)
+            return {
+                group: read_parts([path for path in files if _group(path) == group], places or {}) for group in held
+            }
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{folder}: cannot be read: {error}") from error
+
+    return Checkpoint(folder, team.together(read), read_index(folder)["record"])
 
 
-def check(folder: Path, groups: tuple[str, ...] | None = None) -> list[Path]:
+def check(folder: Path, groups: tuple[str, ...] | None = None, team: Team = ALONE) -> list[Path]:
     """The files of a checkpoint, or of these groups of it, once each has been held against its hash."""
     index = read_index(folder)
-    absent = [] if groups is None else [group for group in groups if f"{group}.safetensors" not in index["files"]]
+    wanted = [folder / name for name in index["files"] if groups is None or _group(folder / name) in groups]
+    absent = set(groups or ()) - {_group(path) for path in wanted}
     if absent:
-        raise InputError(f"{folder}: the checkpoint holds no {' and no '.join(absent)} state")
-    wanted = [folder / name for name in index["files"] if groups is None or Path(name).stem in groups]
-    for path in wanted:
-        _check(path, index["files"][path.name])
+        raise InputError(f"{folder}: the checkpoint holds no {' and no '.join(sorted(absent))} state")
+
+    def compare() -> None:
+        for path in wanted[team.rank :: team.size]:
+            _check(path, index["files"][path.name])
+
+    team.together(compare)
     return wanted
 
 
@@ -140,10 +206,14 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
 
 
-@torch.no_grad()
 def fill_model(model: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
     """Copy tensors into a model; names, shapes and dtypes must agree, else an `InputError` names `source`."""
-    targets = model_tensors(model)
+    fill(model_tensors(model), tensors, source)
+
+
+@torch.no_grad()
+def fill(targets: Mapping[str, Tensor], tensors: dict[str, Tensor], source: object) -> None:
+    """Copy tensors into others of the same names, as `fill_model` does."""
     if targets.keys() != tensors.keys():
         odd = sorted(targets.keys() ^ tensors.keys())
         raise InputError(f"{source}: its weights are not this model's; they differ in {', '.join(odd[:5])}")
@@ -200,6 +270,27 @@ def _rename(partial: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         partial.rename(folder)
+
+
+def _group(path: Path) -> str:
+    """Which group of tensors a file holds some of."""
+    return path.stem.partition("-")[0]
+
+
+def _complete(partial: Path, files: dict[str, Any], record: dict[str, Any]) -> None:
+    """Add the index, once all files are there."""
+    (partial / INDEX).write_text(
+        json.dumps({"format": FORMAT, "files": files, "record": record}, indent=1, allow_nan=False)
+    )
+
+
+def _appear(partial: Path, folder: Path) -> None:
+    """Bring everything to the disk, then let the checkpoint be seen."""
+    for path in partial.iterdir():
+        sync(path)
+    sync(partial)
+    _rename(partial, folder)
+    sync(folder.parent)
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -203,15 +203,17 @@ def initialize(model: nn.Module, initial: Initial, seed: int, layers: int) -> No
     """Fill every parameter in place. Values depend only on (seed, parameter name, role, shape)."""
     table = roles(model)
     for name, parameter in model.named_parameters():
-        role = table[name]
-        if role.constant is not None:
-            parameter.fill_(role.constant)
-            continue
-        if role.draw is not None:
-            parameter.copy_(role.draw(parameter.shape, generator(seed, name)))
-            continue
-        deviation = role.deviation if role.deviation is not None else initial.deviation(role, layers)
-        parameter.copy_(initial.draw(parameter.shape, role, deviation, generator(seed, name)))
+        parameter.copy_(initial_values(name, parameter.shape, table[name], initial, seed, layers))
+
+
+def initial_values(name: str, shape: torch.Size, role: Role, initial: Initial, seed: int, layers: int) -> Tensor:
+    """The values that a parameter starts with."""
+    if role.constant is not None:
+        return torch.tensor(role.constant, dtype=torch.float64).expand(shape)
+    if role.draw is not None:
+        return role.draw(shape, generator(seed, name))
+    deviation = role.deviation if role.deviation is not None else initial.deviation(role, layers)
+    return initial.draw(shape, role, deviation, generator(seed, name))
 
 
 def generator(seed: int, name: str) -> torch.Generator:

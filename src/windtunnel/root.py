@@ -221,7 +221,7 @@ class ModelLayer(Layer):
                         norm: Tensor = torch.linalg.vector_norm(
                             weight, dim=axis, keepdim=True, dtype=working_dtype(weight)
                         )
-                        weight.div_(norm.clamp_(min=_ZERO))
+                        weight.div_(norm.clamp(min=_ZERO))
 
     def context_of(
         self,

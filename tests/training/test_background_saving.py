@@ -154,9 +154,10 @@ def test_what_is_restored_is_not_written_into() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimisers[0].step()
-    kept = {name: value.clone() for name, value in flatten_state(optimisers, model).items()}
+    weights = dict(model.named_parameters())
+    kept = {name: value.clone() for name, value in flatten_state(optimisers, weights).items()}
     given = {name: value.clone() for name, value in kept.items()}
-    restore_state(optimisers, model, given)
+    restore_state(optimisers, weights, given)
     optimisers[0].step()
     assert all(torch.equal(given[name], kept[name]) for name in kept)
 

@@ -35,6 +35,10 @@ def _gradients(step: int, weights: list[nn.Parameter]) -> list[Tensor]:
     return [torch.randn(weight.shape, generator=draw, dtype=torch.float64) * 10 ** (step % 3 - 2) for weight in weights]
 
 
+def named(model: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(model.named_parameters())
+
+
 def test_adafactor_equals_transformers_on_flat_copies(proof: Proof) -> None:
     """Theirs factors whatever has two dimensions, hence the flat copies; PaLM's decay is taken by hand."""
     ours, theirs = _weights(), [nn.Parameter(weight.detach().flatten()) for weight in _weights()]
@@ -48,7 +52,7 @@ def test_adafactor_equals_transformers_on_flat_copies(proof: Proof) -> None:
             group["lr"] = rate
         before = [weight.detach().clone() for weight in theirs]
         for weight, twin, gradient in zip(ours, theirs, _gradients(step, ours), strict=True):
-            weight.grad, twin.grad = gradient, gradient.flatten()
+            weight.grad, twin.grad = gradient, gradient.flatten().clone()
         optimiser.step()
         oracle.step()
         for weight, twin, old in zip(ours, theirs, before, strict=True):
@@ -162,13 +166,15 @@ def test_state_survives_bit_for_bit(name: str, make_spec: Any, make_settings: An
         advance(model, optimisers, step)
     twin = copy.deepcopy(model)
     restored = build_optimisers(twin, settings)
-    restore_state(restored, twin, {key: value.clone() for key, value in flatten_state(optimisers, model).items()})
+    restore_state(
+        restored, named(twin), {key: value.clone() for key, value in flatten_state(optimisers, named(model)).items()}
+    )
     for step in range(3, 6):
         advance(model, optimisers, step)
         advance(twin, restored, step)
     for key, weight in model.named_parameters():
         assert torch.equal(weight, twin.get_parameter(key)), key
-    left, right = flatten_state(optimisers, model), flatten_state(restored, twin)
+    left, right = flatten_state(optimisers, named(model)), flatten_state(restored, named(twin))
     assert left.keys() == right.keys()
     assert all(torch.equal(left[key], right[key]) for key in left)
 
@@ -177,4 +183,4 @@ def test_unknown_state_is_refused(make_spec: Any, make_settings: Any) -> None:
     model = make_spec().build().initialize(0)
     optimisers = build_optimisers(model, make_settings(optimiser="muon"))
     with pytest.raises(InputError, match=r"nowhere.*do not match"):
-        restore_state(optimisers, model, {"nowhere/step": torch.zeros(())})
+        restore_state(optimisers, named(model), {"nowhere/step": torch.zeros(())})

@@ -45,6 +45,7 @@ KERNELS: dict[str, str] = {
     "linear": "Linear attention against full attention, forward and backward.",
     "window": "Sliding windows against full attention, forward and backward.",
     "serve": "Streams over HTTP against the engine alone: what the server adds to a token.",
+    "fsdp": "One model on two processes over gloo against one process with as many threads: training steps.",
     "patterns": "Sparse patterns against full attention, forward and backward.",
 }
 

@@ -68,11 +68,19 @@ def _settled(parameters: Any) -> Any:
 def _fail(error: Exception, arguments: list[str]) -> int:
     """Say what went wrong, as text on stderr and, with --json, as an object on stdout; returns the exit code."""
     code, message = _judge(error, arguments)
+    if _said_by_another(error):
+        return code
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
     if "--json" in arguments:
         write_json({"error": line, "exit_code": code})
     return code
+
+
+def _said_by_another(error: Exception) -> bool:
+    """Whether the first of several processes says the same: bad input and a stop are common to all."""
+    common = isinstance(error, InputError | _USAGE) or hasattr(error, "signal")
+    return common and os.environ.get("RANK", "0") != "0"
 
 
 def _judge(error: Exception, arguments: list[str]) -> tuple[int, str]:

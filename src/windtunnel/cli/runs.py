@@ -1,6 +1,7 @@
 """A run from the command line: everything checked, said, done and reported."""
 
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,15 @@ from windtunnel.cli.rules import training_settings
 from windtunnel.cli.screen import Screen, facts, table
 from windtunnel.cli.sources import no_task, one_of, read_dataset, read_task, recipe_spec, tokenizer_choice
 from windtunnel.data.sampler import Sampler
+from windtunnel.data.shards import Dataset
+from windtunnel.distributed.mesh import Mesh
+from windtunnel.distributed.start import local_device, restarted, team
+from windtunnel.distributed.team import Team
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, hardware_name
 from windtunnel.ledger import n_body
 from windtunnel.root import Model
+from windtunnel.training.fitting import check_team
 from windtunnel.training.profile import read_operators
 from windtunnel.training.progress import duration
 from windtunnel.training.run import RunResult, train
@@ -50,6 +56,8 @@ class Request:
     max_epochs: float
     execution: Execution
     resume: bool
+    mesh: str | None
+    patience: float
     saving: dict[str, Any] = field(default_factory=dict)
     profile: int | None = None
 
@@ -68,11 +76,23 @@ class Plan(NamedTuple):
 
 
 def train_and_report(request: Request, as_json: bool) -> None:
-    """Carry a request out. Exit code 1 if the run diverged."""
-    screen = Screen(as_json)
-    plan = make_plan(request)
-    screen.say(facts(_announcement(request, plan)))
-    with training_progress(request.recipe) as progress:
+    """Carry a request out, in every process that torchrun started. Exit code 1 if the run diverged."""
+    mesh = None if request.mesh is None else Mesh.parse(request.mesh)
+    if not request.patience > 0:
+        raise InputError(f"--patience: must be above 0 seconds, got {request.patience:g}")
+    execution = request.execution.replace(device=local_device(request.execution.device))
+    request = replace(request, execution=execution)
+    if restarted():  # what the command said was done by the first start
+        request = replace(request, resume=True, saving={**request.saving, "start": None})
+    with team(mesh, str(execution.resolve().device), request.patience) as members:
+        _train(request, members, as_json)
+
+
+def _train(request: Request, members: Team, as_json: bool) -> None:
+    screen = Screen(as_json, silent=not members.lead)
+    plan = make_plan(request, members)
+    screen.say(facts(_announcement(request, plan, members)))
+    with training_progress(request.recipe) if members.lead else nullcontext() as progress:
         result = train(
             plan.spec,
             plan.settings,
@@ -82,6 +102,7 @@ def train_and_report(request: Request, as_json: bool) -> None:
             request.resume,
             progress=progress,
             profile=request.profile,
+            team=members,
             **request.saving,
         )
     profiled = request.profile is not None and (request.out / "profile").is_dir()
@@ -94,7 +115,7 @@ def train_and_report(request: Request, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request, members: Team) -> Plan:
     """Check what can be checked before the data is read, then prepare the data; the run folder is not touched."""
     request.execution.resolve()
     if request.task is not None:
@@ -104,11 +125,16 @@ def make_plan(request: Request) -> Plan:
     provisional = recipe_spec(request.recipe, {**architecture, "vocab": _PROVISIONAL_VOCAB})
     typed = {**request.training, "evaluation_tokens": request.training["evaluation_tokens"] or _EVALUATION_TOKENS}
     settings, remarks = training_settings(request.recipe, request.rules, typed, provisional)
+    check_team(provisional, settings, request.execution, members)
     _check_folder(request)
-    with stage_progress("data") as progress:
-        dataset = read_dataset(
-            request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
-        )
+
+    def read() -> Dataset:
+        with stage_progress("data") if members.lead else nullcontext(_unseen) as progress:
+            return read_dataset(
+                request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
+            )
+
+    dataset = members.after_the_lead(read)
     sampler = Sampler(dataset.train, settings.context, settings.data_seed)
     drawn = settings.sequences_at(settings.steps).start
     sampler.check_epochs(drawn, 1, request.max_epochs)
@@ -142,6 +168,10 @@ def _check_folder(request: Request) -> None:
         raise InputError(f"{request.out}: already holds a run; go on with it by --resume, or name another folder")
 
 
+def _unseen(stage: str, share: float) -> None:
+    """Progress of a process that shows none."""
+
+
 def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
     """The recipe's settings, and the tokenizer to use; --set vocab and --set context mean the options."""
     settings = parse_settings(request.settings)
@@ -152,7 +182,7 @@ def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
     return settings, tokenizer_choice(vocab, request.tokenizer)
 
 
-def _announcement(request: Request, plan: Plan) -> dict[str, str]:
+def _announcement(request: Request, plan: Plan, members: Team) -> dict[str, str]:
     spec, settings, record = plan.spec, plan.settings, plan.workload.record
     resolved = request.execution.resolve()
     rate = "given" if request.training["learning_rate"] is not None else _origin_of_rate(request, spec)
@@ -175,6 +205,9 @@ def _announcement(request: Request, plan: Plan) -> dict[str, str]:
     lines["runs on"] = f"{resolved.device} ({hardware_name(resolved.device)}), {resolved.dtype}"
     lines["runs on"] += f", {resolved.threads} threads" if resolved.device.type == "cpu" else ""
     lines["runs on"] += ", compiled" if resolved.compile else ""
+    if members.size > 1:
+        hosts = len({name.partition(",")[0] for name in members.names})
+        lines["runs on"] += f"; {members.size} processes on {hosts} host{'s' * (hosts > 1)}: {members.mesh}"
     lines["folder"] = str(request.out)
     return lines
 

@@ -31,18 +31,22 @@ def console(*, stderr: bool = False) -> "Console":
 class Screen:
     """Where a verb's words go: stdout, or stderr where stdout is kept for JSON."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool, silent: bool = False) -> None:
+        self.as_json, self.silent = as_json, silent
         self._console: Console | None = None
 
     def say(self, *things: Any, style: str | None = None) -> None:
         """Print text (taken literally, no markup) or renderables."""
+        if self.silent:
+            return
         if self._console is None:
             self._console = console(stderr=self.as_json)
         self._console.print(*things, style=style, markup=False)
 
     def finish(self, result: dict[str, Any], *things: Any) -> None:
         """The outcome: `result` as JSON, or `things` for people."""
+        if self.silent:
+            return
         if self.as_json:
             write_json(result)
         elif things:

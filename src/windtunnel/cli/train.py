@@ -30,6 +30,8 @@ windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --
 
 windtunnel train llama --task mqar:pairs=8 --tokens 4M --set layers=2 --set width=64 --batch 64 --out runs/mqar
 
+torchrun --nproc-per-node 8 -m windtunnel train palm --data my.txt --tokens 2B --mesh replicate=2 --out runs/large
+
 Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits; with --resume --from step-200
 it goes back to a kept checkpoint first.
 """
@@ -117,6 +119,14 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Recompute activations in the backward pass: less memory.")
     ] = False,
+    mesh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS=COUNT,...",
+            help="Under torchrun: replicate=2,shard=4, say; without it the weights are sharded over all processes.",
+        ),
+    ] = None,
+    patience: Annotated[float, typer.Option(help="Seconds that processes wait for one that does not answer.")] = 600.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder; begins it where there is none.")
     ] = False,
@@ -184,6 +194,8 @@ def run(
             threads=threads,
         ),
         resume=resume,
+        mesh=mesh,
+        patience=patience,
         saving={"start": start, "keep": keep, "save_seconds": save_seconds, "background": background},
         profile=profile,
     )

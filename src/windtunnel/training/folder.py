@@ -1,13 +1,26 @@
 """A run folder on disk: its lock, its identity, its checkpoints and its result."""
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from windtunnel.checkpoint import checkpoints, read_index, read_json, recover, remove, save, write_json
+from windtunnel.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load,
+    read_index,
+    read_json,
+    recover,
+    remove,
+    save,
+    write_json,
+)
+from windtunnel.distributed.places import Place
+from windtunnel.distributed.team import ALONE, Team
 from windtunnel.errors import InputError, WorkError
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Snapshot
@@ -31,18 +44,27 @@ class RunFolder:
 
     Checkpoints are written by `writer`, which may be behind: `saved` counts the one that is being written, and who
     reads checkpoints waits for it. If it cannot be written, it is taken back from `saved` before its error is raised.
+    Every process of a team calls the same methods; the lead alone writes, but for the parts of checkpoints, for which
+    all wait. places: where the tensors of this process lie, by parameter.
     """
 
-    def __init__(self, path: Path, background: bool = True) -> None:
-        self.path = path
-        self.writer = Writer(background)
+    def __init__(self, path: Path, background: bool = True, team: Team = ALONE) -> None:
+        self.path, self.team = path, team
+        self.writer = Writer(background and team.size == 1)
+        self.places: Mapping[str, Place] = {}
         self.checkpoints = path / "checkpoints"
         self.saved: list[Saved] = []
         self.changed = False  # whether a resumed run has other skips
+        self._found = False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder. Another live process in it is an `InputError`; a dead one leaves no lock."""
+        with contextlib.ExitStack() as held:
+            self.team.led(lambda: self._lock(held))
+            yield
+
+    def _lock(self, held: contextlib.ExitStack) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; name a folder for the run")
         try:
@@ -50,19 +72,23 @@ class RunFolder:
             file = (self.path / _LOCK).open("a+")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written to: {error.strerror}") from error
-        with file:
-            self._take(file)
-            yield
+        self._take(held.enter_context(file))
 
     def identify(self, identity: dict[str, Any], resume: bool) -> bool:
         """Claim an empty folder for a run, or check that it holds the same run. Returns whether one was there."""
+        self.team.led(lambda: self._identify(identity, resume))
+        found, self.changed, saved = self.team.agreed((self._found, self.changed, self.saved))
+        self.saved = [Saved(*each) for each in saved]
+        return bool(found)
+
+    def _identify(self, identity: dict[str, Any], resume: bool) -> None:
         path = self.path / "run.json"
         if not path.is_file():
             strangers = sorted(each.name for each in self.path.iterdir() if each.name != _LOCK and each.name[0] != ".")
             if strangers:
                 raise InputError(f"{self.path}: holds {strangers[0]} but no run; name an empty or new folder")
             write_json(path, identity)
-            return False
+            return
         if not resume:
             raise InputError(f"{self.path}: already holds a run; go on with it by --resume, or name another folder")
         stored = read_json(path)
@@ -72,14 +98,14 @@ class RunFolder:
         self.changed = stored["identity"] != identity["identity"]
         recover(self.checkpoints)
         self.saved = sorted(_saved(folder) for folder in checkpoints(self.checkpoints) if _resumable(folder))
-        return True
+        self._found = True
 
     def go_back(self, name: str) -> None:
         """Forget a result and what was saved after a checkpoint; an `InputError` if no such checkpoint is kept."""
         kept = [each.name for each in self.saved]
         if name not in kept:
             raise InputError(f"{self.path}: {name!r} is not among the kept checkpoints: {', '.join(kept) or 'none'}")
-        (self.path / RESULT).unlink(missing_ok=True)
+        self.team.led(lambda: (self.path / RESULT).unlink(missing_ok=True))
         self.discard(self.saved[kept.index(name) + 1 :])
 
     def save(
@@ -104,7 +130,7 @@ class RunFolder:
 
         def write() -> None:
             try:
-                first()
+                self.team.led(first)
                 self._write(position.name, snapshot, {"state": record, "base": position.base, "final": False}, before)
             except WorkError:
                 self.saved = before
@@ -122,7 +148,15 @@ class RunFolder:
     def note(self, entry: str, value: Any) -> None:
         """Put an entry of `run.json` beside the run's identity, or replace it."""
         path = self.path / "run.json"
-        write_json(path, {**read_json(path), entry: value})
+        self.write(path.name, lambda: {**read_json(path), entry: value})
+
+    def write(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
+        """Replace a JSON file of the folder; only the lead makes its contents."""
+        self.team.led(lambda: write_json(self.path / name, make()))
+
+    def load(self, name: str, groups: tuple[str, ...] | None = None) -> Checkpoint:
+        """This process's parts of a checkpoint."""
+        return load(self.checkpoints / name, groups, self.team, self.places)
 
     def save_final(self, name: str, snapshot: Snapshot, record: dict[str, Any]) -> None:
         """Write the weights at the end of a horizon."""
@@ -132,14 +166,17 @@ class RunFolder:
 
     def _write(self, name: str, snapshot: Snapshot, record: dict[str, Any], before: Sequence[Saved]) -> None:
         try:
-            save(self.checkpoints / name, dict(snapshot), record)
+            save(self.checkpoints / name, dict(snapshot), record, self.team, self.places)
         except WorkError as error:
             last = f"--resume goes on from {before[-1].name}" if before else "no earlier state was saved"
             raise WorkError(f"{error}; {last}") from error
 
     def _remove(self, unwanted: Sequence[Saved]) -> None:
-        for each in reversed(unwanted):
-            remove(self.checkpoints / each.name)
+        def delete() -> None:
+            for each in reversed(unwanted):
+                remove(self.checkpoints / each.name)
+
+        self.team.led(delete)
 
     def _take(self, file: IO[str]) -> None:
         try:

@@ -29,9 +29,10 @@ class Signals:
 
 
 @contextmanager
-def noted_signals() -> Iterator[Signals]:
+def noted_signals(again: bool = False) -> Iterator[Signals]:
     """Note the first SIGINT or SIGTERM instead of dying of it; a second one acts as it always does.
 
+    again: note all of them: torchrun passes on what its processes were sent already, and kills what does not end.
     Outside the main thread, where Python allows no handlers, nothing is noted.
     """
     signals = Signals()
@@ -42,7 +43,7 @@ def noted_signals() -> Iterator[Signals]:
 
     def note(number: int, _: FrameType | None) -> None:
         signals.received = number
-        for each, handler in previous.items():
+        for each, handler in () if again else previous.items():
             signal.signal(each, handler)
 
     for number in _SIGNALS:

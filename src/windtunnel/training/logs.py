@@ -69,6 +69,23 @@ class MetricsLog:
             self._file.close()
 
 
+class NoLog:
+    """What stands in for the log in processes that write none."""
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Drop a row."""
+
+    def settle(self) -> int:
+        """Nothing is written."""
+        return 0
+
+    def sync(self) -> None:
+        """Nothing is to be brought to the disk."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from windtunnel.checkpoint import fill_model, model_tensors
+from windtunnel.checkpoint import fill, model_tensors
+from windtunnel.distributed.sharding import Parts, Scorer
+from windtunnel.distributed.team import ALONE, Team
 from windtunnel.execution import Resolved
 from windtunnel.training.optimisers import build_optimisers
+from windtunnel.training.optimisers.adafactor import Adafactor
 from windtunnel.training.optimisers.state import flatten_state, restore_state
 from windtunnel.training.schedule import learning_rate
 from windtunnel.training.settings import TrainingSettings
@@ -28,13 +31,24 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """A model with its optimiser and its data. Step n depends on weights, optimiser state, n and skips alone."""
+    """A model with its optimiser and its data. Step n depends on weights, optimiser state, n and skips alone.
 
-    def __init__(self, model: nn.Module, sampler: Order, settings: TrainingSettings, execution: Resolved) -> None:
+    team: the processes that train the model together; each calls this with the model that `distributed.build` made,
+    reads its own rows of a batch, and sees the losses and norms of the whole.
+    """
+
+    def __init__(
+        self, model: nn.Module, sampler: Order, settings: TrainingSettings, execution: Resolved, team: Team = ALONE
+    ) -> None:
         self.model: Any = execution.prepare(model).train()
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parts = Parts(self.model, team)
+        self.parameters = [weight for weight in self.parts.weights.values() if weight.requires_grad]
         self.optimisers = build_optimisers(model, settings)
-        self.sampler, self.settings, self.execution = sampler, settings, execution
+        self.parts.adopt(self.optimisers)
+        for optimiser in self.optimisers:
+            if isinstance(optimiser, Adafactor):
+                optimiser.mean_squares = self.parts.mean_squares
+        self.sampler, self.settings, self.execution, self.team = sampler, settings, execution, team
         self.skips: list[tuple[int, int]] = []  # (step, sequences passed over before it), beyond the settings'
 
     def advance(self, step: int, horizon: float | None) -> Step:
@@ -49,7 +63,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
         self.model.project_()
-        self._forget_gradients()
+        self.parts.forget_gradients()
         return Step(rate, loss, norm, layers)
 
     def sequences_at(self, step: int) -> range:
@@ -63,25 +77,31 @@ class Trainer:
         began = time.perf_counter()
         self._seed(0)
         self._backward(0)
-        self._forget_gradients()
+        self.parts.forget_gradients()
         self.execution.synchronize()
         return time.perf_counter() - began
 
+    @property
+    def scorer(self) -> nn.Module:
+        """What `evaluate_loss` is to call."""
+        return self.model if self.team.size == 1 else Scorer(self.parts)
+
     def snapshot(self) -> Snapshot:
-        """Copies of the weights and of the optimiser's state, in main memory."""
+        """Copies of the weights and of the optimiser's state, as far as this process holds them, in main memory."""
         return {
-            "model": _copied(model_tensors(self.model)),
-            "optimiser": _copied(flatten_state(self.optimisers, self.model)),
+            "model": _copied(self._tensors()),
+            "optimiser": _copied(flatten_state(self.optimisers, self.parts.weights)),
         }
 
     def restore(self, snapshot: Snapshot, source: object) -> None:
         """Go back to a snapshot; `source` names it in errors."""
-        fill_model(self.model, snapshot["model"], source)
-        restore_state(self.optimisers, self.model, snapshot["optimiser"])
+        fill(self._tensors(), snapshot["model"], source)
+        restore_state(self.optimisers, self.parts.weights, snapshot["optimiser"])
 
-    def _forget_gradients(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+    def _tensors(self) -> dict[str, Tensor]:
+        if self.team.size == 1:
+            return model_tensors(self.model)
+        return {name: weight.detach() for name, weight in self.parts.weights.items()}
 
     def _seed(self, step: int) -> None:
         """Whatever a layer draws from torch's global generator is a function of (seed, step)."""
@@ -95,9 +115,10 @@ class Trainer:
 
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         sequences = self.sequences_at(step)
-        batch, size = self.sampler.read(sequences), len(sequences)
-        rows = min(size, self.settings.batch_size // self.settings.accumulation)
-        counted = int((batch.targets >= 0).sum()) if size > rows else 0
+        mine = self.team.rows(len(sequences))
+        batch, size = self.sampler.read(sequences[mine.start : mine.stop]), len(mine)
+        rows = min(len(sequences), self.settings.batch_size // self.settings.accumulation)
+        counted = self._counted(batch.targets) if len(sequences) > min(rows, size) else 0
         total: Tensor | None = None
         layers: dict[str, Tensor] = {}
         for first in range(0, size, rows):
@@ -108,7 +129,7 @@ class Trainer:
                 documents = self._to_device(batch.documents[first : first + rows])
             with self.execution.autocast():
                 tokens = self._to_device(batch.tokens[first : first + rows])
-                seed = self._randomness(step, first // rows)
+                seed = self._randomness(step, (mine.start + first) // rows)
                 loss = self.model.loss(tokens, self._to_device(targets), documents, seed, self.settings.z_loss)
             (loss.total * share).backward() if share != 1.0 else loss.total.backward()
             part = loss.cross_entropy.detach() * share
@@ -117,12 +138,26 @@ class Trainer:
                 reported = value.detach() * share
                 layers[name] = layers[name] + reported if name in layers else reported
         assert total is not None
-        return total, layers
+        return self._summed(total, layers)
+
+    def _counted(self, targets: Tensor) -> int:
+        """Targets of the whole step that count."""
+        return int(self.team.total((targets >= 0).sum()))
+
+    def _summed(self, loss: Tensor, layers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and what layers report, of the whole step: every process has its share of each."""
+        if self.team.size == 1:
+            return loss, layers
+        parts = {"": loss, **layers}
+        whole = self.team.total(torch.cat([value.float().flatten() for value in parts.values()]))
+        pieces = torch.split(whole, [value.numel() for value in parts.values()])
+        summed = {name: piece.view(parts[name].shape) for name, piece in zip(parts, pieces, strict=True)}
+        return summed.pop(""), summed
 
     def _clip(self) -> Tensor:
         """Scale the gradients to a global norm of at most `clip`; returns the norm they had."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        self.parts.take_gradients()
+        norm = self.parts.norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         clip = self.settings.clip
         if clip is not None and (norm.device.type != "cpu" or not norm <= clip):  # a GPU is not asked: it would wait
             nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)

@@ -1,5 +1,6 @@
 """`train`: one run, from settings to a run folder with its result."""
 
+import functools
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,14 +10,17 @@ from typing import Any
 import torch
 
 from windtunnel import __version__
-from windtunnel.checkpoint import read_json, write_json
+from windtunnel.checkpoint import read_json
 from windtunnel.data.sampler import batch_hash
 from windtunnel.data.shards import Dataset, default_cache
 from windtunnel.data.tasks import Task
+from windtunnel.distributed.sharding import build
+from windtunnel.distributed.team import ALONE, Team
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.ledger import Ledger, keeps_maps, ledger
 from windtunnel.root import Model
+from windtunnel.training.fitting import check_team
 from windtunnel.training.folder import RESULT, RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss, learning
 from windtunnel.training.interruption import noted_signals
@@ -82,6 +86,7 @@ def train(
     background: bool = True,
     start: str | None = None,
     profile: int | None = None,
+    team: Team = ALONE,
 ) -> RunResult:
     """Train one model and evaluate it at every horizon; everything is left in `folder`.
 
@@ -94,6 +99,9 @@ def train(
     background: write checkpoints while the training goes on; what is written is the same. start: with `resume`, the
     kept checkpoint ("step-200") to go back to; a finished run is then trained again from there. profile: steps to
     record, from the third on, as `StepProfiler` says.
+    team: the processes that train the model together (`windtunnel.distributed.start.team`); all make the same call. The
+    data and their order are the same for any team, the weights differ by rounding, and a run may go on with another.
+    Several processes write their checkpoints in turn with the training.
 
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
@@ -102,24 +110,31 @@ def train(
     _check(spec, settings, workload, save_seconds, keep)
     _check_start(Path(folder), resume, start)
     _check_profile(settings, profile)
+    check_team(spec, settings, execution, team, workload)
     resolved = execution.resolve()
     sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
-    run = RunFolder(Path(folder), background)
+    run = RunFolder(Path(folder), background, team)
     with run.locked():
         identity = _identity(spec, settings, workload, resolved, hash_of_batches)
         counted = _ledger(spec, settings, resolved)
         identity["memory"] = {**counted.memory._asdict(), "total": counted.memory.total}
         identity["optimiser_operations"] = counted.optimiser
+        identity["execution"]["mesh"] = team.mesh.to_json()
         found = run.identify(identity, resume)
         if start is not None:
             run.go_back(start)
-        if found and (run.path / RESULT).is_file():
-            return RunResult.from_json(read_json(run.path / RESULT))
-        write_json(run.path / "spec.json", spec.to_json())
-        workload.save(run.path)
-        with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted_signals() as signals:
-            trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
+        finished = team.lead and found and (run.path / RESULT).is_file()
+        done = team.agreed(read_json(run.path / RESULT) if finished else None)
+        if done is not None:
+            return RunResult.from_json(done)
+        run.write("spec.json", spec.to_json)
+        team.led(lambda: workload.save(run.path))
+        noted = noted_signals(again=team.size > 1)
+        with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted as signals:
+            model = build(spec, settings.seed, team, resolved.device)
+            trainer = Trainer(model, sampler, settings, resolved, team)
+            run.places = trainer.parts.places
             horizons = Horizons(workload, settings, run.path)
             options = Options(
                 stop=stop,
@@ -127,8 +142,8 @@ def train(
                 save_seconds=save_seconds,
                 keep=keep,
                 events=events,
-                profiler=None if profile is None else StepProfiler(run.path, profile, resolved.device.type == "cuda"),
-                **_costs(counted, resolved, progress),
+                profiler=_profiler(run, profile, resolved),
+                **_costs(counted, resolved, progress, team.size),
             )
             compile_seconds = trainer.warm_up() if resolved.compile else 0.0
             session = Session(trainer, run, horizons, signals, options)
@@ -136,7 +151,7 @@ def train(
                 run.note("identity", identity["identity"])
             session.run()
         result = _result(session, horizons, spec.vocab, compile_seconds, hash_of_batches)
-        write_json(run.path / RESULT, result.to_json())
+        run.write(RESULT, result.to_json)
         return result
 
 
@@ -191,13 +206,20 @@ def _ledger(spec: Model, settings: TrainingSettings, resolved: Resolved) -> Ledg
     return ledger(spec, settings.context, kept, settings.optimiser)
 
 
-def _costs(counted: Ledger, resolved: Resolved, progress: Report | None) -> dict[str, Any]:
+def _profiler(run: RunFolder, steps: int | None, resolved: Resolved) -> StepProfiler | None:
+    """What records steps, in the process that leads."""
+    if steps is None or not run.team.lead:
+        return None
+    return StepProfiler(run.path, steps, resolved.device.type == "cuda")
+
+
+def _costs(counted: Ledger, resolved: Resolved, progress: Report | None, devices: int) -> dict[str, Any]:
     """Training FLOPs per token, and the peak to hold them against; recomputation is a further forward pass."""
     again = counted.forward.hardware if resolved.checkpoint else 0.0
     return {
         "model_flops": counted.training.model,
         "hardware_flops": counted.training.hardware + again,
-        "peak": None if progress is None else measured_peak(resolved, default_cache()),
+        "peak": None if progress is None else devices * measured_peak(resolved, default_cache()),
     }
 
 
@@ -209,7 +231,7 @@ def _result(
     for segment in session.plan:
         if segment.horizon is not None and str(segment.horizon) not in results:
             scores = horizons.imputed(imputed_loss(state.watch.initial, vocab))
-            horizons.store(segment.horizon, scores)
+            session.team.led(functools.partial(horizons.store, segment.horizon, scores))
             results[str(segment.horizon)] = {
                 "steps": segment.stop,
                 "tokens": session.settings.tokens_before(segment.stop),

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from windtunnel.checkpoint import Checkpoint, load, read_index
+from windtunnel.checkpoint import Checkpoint, read_index
 from windtunnel.errors import InputError
 from windtunnel.training.clock import Clock
 from windtunnel.training.folder import RunFolder, Saved
 from windtunnel.training.horizons import Horizons, learning
 from windtunnel.training.interruption import Interrupted, Signals
-from windtunnel.training.logs import EventLog, MetricsLog
+from windtunnel.training.logs import EventLog, MetricsLog, NoLog
 from windtunnel.training.loop import Snapshot, Step, Trainer
 from windtunnel.training.profile import StepProfiler
 from windtunnel.training.progress import Progress, Report
@@ -20,6 +20,7 @@ from windtunnel.training.spikes import NEARBY, is_milestone, milestone
 from windtunnel.training.state import State
 from windtunnel.training.watch import WINDOW
 
+_SAVE, _STOP = 1, 2
 _REPORT_SECONDS, _FETCH_SECONDS = 0.2, 0.5
 
 
@@ -48,6 +49,7 @@ class Session:
         self.signals, self.options, self.settings = signals, options, trainer.settings
         self.plan = segments(self.settings)
         self.state, self.clock = State(), Clock()
+        self.team = folder.team
         self.diverged = False
         self._base: Snapshot | None = None
         self._pending: list[tuple[dict[str, Any], Step]] = []
@@ -64,8 +66,11 @@ class Session:
 
     def run(self) -> None:
         """Train to the end. Raises `Interrupted` after saving if a signal or `stop()` asks for it."""
-        self.log = MetricsLog(self.folder.path / "metrics.jsonl", self.state.metrics_bytes)
-        self.events = EventLog(self.folder.path / "events", self.state.step) if self.options.events else None
+        self.log: MetricsLog | NoLog = NoLog()
+        if self.team.lead:
+            self.log = MetricsLog(self.folder.path / "metrics.jsonl", self.state.metrics_bytes)
+        written = self.options.events and self.team.lead
+        self.events = EventLog(self.folder.path / "events", self.state.step) if written else None
         try:
             while self.state.segment < len(self.plan) and not self.diverged:
                 self._run_segment(self.plan[self.state.segment])
@@ -89,7 +94,7 @@ class Session:
         self.trainer.skips = self.state.skips
         self.clock = Clock(self.state.seconds)
         if last.base is not None:
-            base = checkpoint if last.base == last.name else load(self.folder.checkpoints / last.base)
+            base = checkpoint if last.base == last.name else self.folder.load(last.base)
             self._base = base.tensors
 
     def _drop_what_skips_change(self) -> None:
@@ -110,7 +115,7 @@ class Session:
 
     def _load(self, saved: Saved) -> Checkpoint:
         try:
-            return load(self.folder.checkpoints / saved.name, ("model", "optimiser"))
+            return self.folder.load(saved.name, ("model", "optimiser"))
         except InputError as error:
             earlier = self.folder.saved[-2].name if len(self.folder.saved) > 1 else "the beginning"
             remedy = f"delete {self.folder.checkpoints / saved.name} to go on from {earlier}"
@@ -211,16 +216,23 @@ class Session:
             self.events.append(row)
 
     def _pause_if_asked(self, segment: Segment) -> None:
-        asked = self.signals.received is not None or (self.options.stop is not None and self.options.stop())
-        if not asked and time.monotonic() - self._saved_at < self.options.save_seconds:
+        wish = self.team.largest(self._wish())
+        if wish == 0:
             return
         self._fetch()
         self.trainer.execution.synchronize()
         with self.clock.paused():
             self._save(segment, self.trainer.snapshot())
-        if asked:
+        if wish >= _STOP:
             self.folder.writer.wait()
-            raise Interrupted(self.folder.path, self.state.step, self.signals.received)
+            raise Interrupted(self.folder.path, self.state.step, wish - _STOP or None)
+
+    def _wish(self) -> int:
+        """What this process wants before a step: to go on, to save, or to stop, and for which signal."""
+        if self.signals.received is not None or (self.options.stop is not None and self.options.stop()):
+            return _STOP + (self.signals.received or 0)
+        due = time.monotonic() - self._saved_at >= self.options.save_seconds
+        return _SAVE if due and self.team.lead else 0
 
     def _position(self, segment: Segment, step: int) -> Saved:
         name = f"step-{step}"
@@ -295,11 +307,11 @@ class Session:
 
     def _finish_horizon(self, segment: Segment, horizon: float) -> None:
         name = f"step-{segment.stop}" + (f"-horizon-{horizon}" if segment.branch else "")
-        scores = self.horizons.evaluate(self.trainer.model)
+        scores = self.horizons.evaluate(self.trainer.scorer)
         if scores is None:
             self.diverged = True
             return
-        self.horizons.store(horizon, scores)
+        self.team.led(lambda: self.horizons.store(horizon, scores))
         result = {
             "steps": segment.stop,
             "tokens": self.settings.tokens_before(segment.stop),

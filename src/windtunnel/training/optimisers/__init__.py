@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """An optimiser's module, and why it does not read a setting: "eps", or "betas" for the second of them."""
+    """An optimiser's module, and why it does not read a setting: "eps", or "betas" for the second of them.
+
+    matrices: whether an update needs the whole of a matrix, so that no process can make its part of it alone.
+    """
 
     module: str
     unread: Mapping[str, str] = field(default_factory=dict)
+    matrices: bool = False
 
 
 _HERE = "windtunnel.training.optimisers"
@@ -28,7 +32,7 @@ OPTIMISERS: dict[str, Choice] = {
     "adafactor": Choice(
         f"{_HERE}.adafactor", {"eps": "has PaLM's 1e-30 within the root", "betas": "has PaLM's 1 - k^-0.8"}
     ),
-    "muon": Choice(f"{_HERE}.muon"),
+    "muon": Choice(f"{_HERE}.muon", matrices=True),
 }
 
 

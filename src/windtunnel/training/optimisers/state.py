@@ -1,7 +1,7 @@
 """Optimisers' state as flat, named tensors: `blocks.0.mixer.q.weight/exp_avg`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,25 +11,27 @@ from torch.optim import Optimizer
 from windtunnel.errors import InputError
 
 
-def flatten_state(optimisers: Sequence[Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the optimisers' state, keyed by parameter name and quantity."""
+def flatten_state(optimisers: Sequence[Optimizer], weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Every tensor of the optimisers' state, keyed by parameter name and quantity. weights: the parameters by name."""
     return {
         f"{name}/{quantity}": value
         for optimiser in optimisers
-        for name, parameter in model.named_parameters()
+        for name, parameter in weights.items()
         if parameter in optimiser.state
         for quantity, value in optimiser.state[parameter].items()
         if value is not None
     }
 
 
-def restore_state(optimisers: Sequence[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def restore_state(
+    optimisers: Sequence[Optimizer], weights: Mapping[str, nn.Parameter], tensors: dict[str, Tensor]
+) -> None:
     """Put back copies of what `flatten_state` took; unknown or missing parameters raise an `InputError`."""
     by_name: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for key, value in tensors.items():
         name, quantity = key.rsplit("/", 1)
         by_name[name][quantity] = value.clone()  # torch's optimisers would write into what they are given
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names = {parameter: name for name, parameter in weights.items()}
     unknown = set(by_name) - set(names.values())
     missing = set(names.values()) - set(by_name) if by_name else set()
     if unknown or missing:

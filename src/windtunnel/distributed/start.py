@@ -1,0 +1,73 @@
+"""Joining the processes that torchrun started."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.rendezvous import rendezvous
+
+from windtunnel.distributed.mesh import AXES, Mesh
+from windtunnel.distributed.team import ALONE, Team
+from windtunnel.errors import InputError, WorkError
+
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
+
+def launched() -> int:
+    """How many processes torchrun, or a launcher that sets the same variables, started for this program."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def restarted() -> bool:
+    """Whether torchrun's agent started this process anew after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def local_device(device: str) -> str:
+    """The device of this process among those of its host: `auto` and `cuda` become `cuda:1` and the like."""
+    if launched() == 1 or device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    index, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= there:
+        raise InputError(f"--device: process {index} of this host finds {there} GPUs; start one process for each")
+    return f"cuda:{index}"
+
+
+@contextmanager
+def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0) -> Iterator[Team]:
+    """Join the others for a while. Without them, this process is alone.
+
+    mesh: None shards over all devices. device: what this process computes on. patience: seconds after which those that
+    wait for a process give up. Raises `InputError` if the mesh does not fit the number of processes.
+    """
+    size = launched()
+    resolved = (mesh or Mesh()).over(size)
+    if size == 1:
+        yield ALONE
+        return
+    kind = torch.device(device).type
+    if kind not in _BACKENDS:
+        raise InputError(f"--device: {device} works alone; several processes need cpu or cuda")
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    waiting = timedelta(seconds=patience)
+    try:
+        store, rank, size = next(iter(rendezvous("env://")))
+        store.set_timeout(waiting)
+        dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=waiting)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise WorkError(f"the processes did not find each other: {error}") from error
+    try:
+        store.set(f"name/{rank}", f"{socket.gethostname()}, pid {os.getpid()}")
+        names = tuple(store.get(f"name/{each}").decode() for each in range(size))
+        devices = init_device_mesh(kind, resolved.sizes, mesh_dim_names=AXES)
+        joined = Team(resolved, rank, names, devices, store, patience)
+        with joined.watched():
+            yield joined
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,49 @@
+"""Whether a run fits a team of processes; what does not is refused by name before work starts."""
+
+import torch
+
+from windtunnel.distributed.team import Team
+from windtunnel.errors import InputError
+from windtunnel.execution import Execution
+from windtunnel.mlps.routers import RouterLayer
+from windtunnel.root import Model
+from windtunnel.training.optimisers import OPTIMISERS
+from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Text, Workload
+
+
+def check_team(
+    spec: Model, settings: TrainingSettings, execution: Execution, team: Team, workload: Workload | None = None
+) -> None:
+    """Raise an `InputError` for what several processes cannot do together, or cannot do right."""
+    if team.size == 1:
+        return
+    if workload is not None and not isinstance(workload, Text):
+        raise InputError("task: several processes train on text alone; train on a task with one")
+    if execution.compile:
+        raise InputError("compile: not with several processes yet; leave --compile out")
+    if OPTIMISERS[settings.optimiser].matrices and (team.mesh.shard or 1) > 1:
+        raise InputError(
+            f"optimiser {settings.optimiser!r} needs whole matrices, but shard={team.mesh.shard} cuts them; take "
+            f"--mesh replicate={team.size},shard=1, or another optimiser"
+        )
+    _check_batches(settings, team)
+    if _chooses_experts(spec) and settings.accumulation % team.readers:
+        raise InputError(
+            f"accumulation is {settings.accumulation}: experts balance their load within a micro-batch, so that "
+            f"{team.readers} processes that read need whole ones; take --accumulation {team.readers} or a multiple"
+        )
+
+
+def _check_batches(settings: TrainingSettings, team: Team) -> None:
+    for size in dict.fromkeys(settings.batch_at(step) for step in range(settings.steps)):
+        if size % team.readers:
+            raise InputError(
+                f"batch_size: steps of {size} sequences cannot be divided among the {team.readers} processes that "
+                f"read ({team.mesh}); take a multiple of {team.readers}"
+            )
+
+
+def _chooses_experts(spec: Model) -> bool:
+    with torch.device("meta"):
+        return any(isinstance(module, RouterLayer) for module in spec.build().modules())
