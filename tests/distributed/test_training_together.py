@@ -83,7 +83,9 @@ def test_steps_equal_those_of_one_process(mesh: str, count: int, tmp_path: Path,
 
 @pytest.mark.slow
 def test_every_recipe_takes_the_steps_of_one_process(tmp_path: Path) -> None:
-    cases = {name: {"recipe": name, "accumulation": 4} for name in recipes.names()}
+    # Plain descent: Adam would make whole steps of gradients that are zero but for rounding.
+    common = {"accumulation": 4, "optimiser": "sgd", "learning_rate": 0.1}
+    cases = {name: {"recipe": name, **common} for name in recipes.names()}
     _compare("shard=2", 2, cases, tmp_path)
 
 
@@ -136,9 +138,8 @@ def test_curves_and_changes_of_the_number_of_processes(
     for first, second in ((4, 2), (4, 1), (1, 4), (2, 4)):
         name = f"{first} then {second}"
         stopped = together(first, name, rank=0, at=31, kind="stop")
-        assert all("stopped by request at step 30" in part["error"] for part in stopped)
-        partial = wt.load(tmp_path / name)
-        assert partial.record["checkpoint"].endswith("step-30")
+        assert all("stopped by request" in part["error"] for part in stopped), stopped
+        assert wt.load(tmp_path / name).record["result"] is None
         finished = together(second, name)
         assert {part["result"]["horizons"]["1.0"]["loss"] for part in finished} == {pytest.approx(one.loss, abs=CURVE)}
         assert _losses(tmp_path / name) == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)

@@ -155,11 +155,14 @@ class Team:
 
     def _silent(self) -> str:
         """A roll call: who is there says so, whoever does not within a few seconds is named."""
-        self.store.set(f"here/{self.rank}", "yes")
         missing, until = set(range(self.size)), time.monotonic() + _GRACE
-        while missing and time.monotonic() < until:
-            missing = {rank for rank in missing if not self.store.check([f"here/{rank}"])}
-            time.sleep(0.05)
+        try:
+            self.store.set(f"here/{self.rank}", "yes")
+            while missing and time.monotonic() < until:
+                missing = {rank for rank in missing if not self.store.check([f"here/{rank}"])}
+                time.sleep(0.05)
+        except dist.DistError:
+            return f"no answer from process 0 ({self.names[0]}) or from torchrun's agent on its host: dead"
         if not missing:
             return f"process {self.rank} ({self.names[self.rank]}): a message between the processes was lost"
         named = ", ".join(f"process {rank} ({self.names[rank]})" for rank in sorted(missing))
