@@ -20,6 +20,7 @@ from windtunnel.distributed.mesh import Mesh
 from windtunnel.distributed.team import Team
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.interop.exporting import export_run
 from windtunnel.training.fitting import check_team
 from windtunnel.training.run import train
 
@@ -184,6 +185,10 @@ def test_a_killed_process_is_restarted(make_spec: Any, make_settings: Any, datas
     result = json.loads((tmp_path / "killed" / "result.json").read_text())
     assert result["horizons"]["1.0"]["loss"] == whole[0]["result"]["horizons"]["1.0"]["loss"]
     assert _weights_apart(tmp_path / "killed", tmp_path / "whole") == 0
+    exported = export_run(tmp_path / "killed", tmp_path / "exported", "llama")
+    assert exported.files == ("model.safetensors",)
+    assert sorted(path.name for path in exported.folder.glob("*.safetensors")) == ["model.safetensors"]
+    assert exported.parameters == sum(weight.numel() for weight in wt.load(tmp_path / "whole").model.parameters())
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from windtunnel.checkpoint import check, write_json
+from windtunnel.distributed.files import read_parts
 from windtunnel.errors import InputError, WorkError
 from windtunnel.interop.card import model_card
 from windtunnel.interop.families import FAMILIES, family_named, written
@@ -25,7 +27,7 @@ from windtunnel.runs import Stored, find
 from windtunnel.version import VERSION
 
 SHARD_BYTES = 5_000_000_000
-_PARTIAL = ".partial-"
+_PARTIAL, _JOINED = ".partial-", "joined.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ def export_run(
         raise InputError(f"{out}: already there; name a new or empty folder")
     stored = find(run, checkpoint, packages)
     chosen, attributes, reasons = choose(stored.spec, family, stored.record.get("imported", {}).get("family"))
-    (weights,) = check(stored.checkpoint, ("model",))
+    held = check(stored.checkpoint, ("model",))
     partial = out.resolve().with_name(f"{_PARTIAL}{out.resolve().name}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
+        weights = held[0] if len(held) == 1 else _joined(held, partial / _JOINED)
         with open_file(weights) as source:
             forms = _their_forms(chosen.steps(stored.spec, ()), source, dtype, str(weights))
             tensors = _counted(_their_tensors(chosen.steps(stored.spec, ()), source, forms), forms, report)
@@ -74,6 +77,7 @@ def export_run(
         kept = _write_words(partial, stored, chosen, attributes, written_as)
         exported = Export(out, chosen, written_as, _count(forms), files, kept, reasons)
         (partial / "README.md").write_text(model_card(stored, exported), encoding="utf-8")
+        (partial / _JOINED).unlink(missing_ok=True)
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
@@ -101,6 +105,12 @@ def choose(
             reasons[family.name] = str(error)
     known = reasons[name] if name is not None else "; ".join(f"{each}: {why}" for each, why in reasons.items())
     raise InputError(f"{name or spec.kind} cannot say this model: {known}")
+
+
+def _joined(parts: list[Path], path: Path) -> Path:
+    """One file of what several processes wrote."""
+    save_file(read_parts(parts, {}), path)
+    return path
 
 
 def _their_forms(steps: list[Weight], source: Source, dtype: torch.dtype | None, place: str) -> dict[str, Form]:
