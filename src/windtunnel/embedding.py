@@ -79,9 +79,19 @@ class HeadLayer(Layer):
         return table
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        logits = F.linear(hidden, self.table(embedding), self.bias)
+        if self.token_scale is not None and hidden.shape[1] == 1 and not torch.is_grad_enabled():
+            logits = self._scaled_after(hidden, embedding)
+        else:
+            logits = F.linear(hidden, self.table(embedding), self.bias)
         cap = self.spec.soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _scaled_after(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """The same where one token a row is decoded: the logits are scaled, not the table."""
+        assert self.token_scale is not None
+        logits: Tensor = F.linear(hidden, embedding if self.weight is None else self.weight)
+        logits = logits * (self.token_scale() * self.spec.scale)
+        return logits if self.bias is None else logits + self.bias
 
     def costs(self, length: int) -> list[Cost]:
         return [Cost.matmul("unembedding", 2.0 * self.width * self.vocab, 5.0 * self.vocab)]

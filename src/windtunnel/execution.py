@@ -26,7 +26,8 @@ class Execution(Spec):
     device:      "auto" takes a GPU if there is one; else "cpu", "cuda", "cuda:1", "mps".
     dtype:       "auto" is bfloat16 autocast on GPUs that have it, float32 elsewhere (bfloat16 is 12x slower on a CPU
                  without AMX). Weights and optimiser state are float32 always. "float32" switches TF32 off, "tf32" on.
-    compile:     `torch.compile` of each block. Pays on GPUs and for long runs; costs 10-40 s on a CPU to gain 5-15 %.
+    compile:     in training, `torch.compile` of each block (decoding has `inference.compiled`). Pays on GPUs and for
+                 long runs; costs 10-40 s on a CPU to gain 5-15 %.
     checkpoint:  recompute each block's activations in the backward pass: less memory, one more forward pass.
     threads:     CPU threads; None leaves torch's number.
     """

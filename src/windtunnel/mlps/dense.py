@@ -110,6 +110,11 @@ class NormalizedGatedLayer(GatedLayer):
         self.gate_scale = spec.gate_scale.build(spec.hidden, width) if spec.gate_scale is not None else None
 
     def forward(self, x: Tensor, context: Context, route: Any = None) -> MLPOutput:
+        if x.shape[1] == 1 and not torch.is_grad_enabled():  # decoding: [b 1 f] is smaller than the weights
+            inner = self.gate(x) * self.root
+            inner = inner if self.gate_scale is None else inner * self.gate_scale()
+            rest = self.up(x) if self.up_scale is None else self.up(x) * self.up_scale()
+            return MLPOutput(self.down(activate(inner, self.spec.activation) * rest))
         # The scales are folded into the weights: (W x) ⊙ s = (s ⊙ rows of W) x, without touching [b t f].
         gate = self.gate.weight * self.root if self.gate_scale is None else self._scaled(self.gate, self.gate_scale())
         up = self.up.weight if self.up_scale is None else self.up.weight * self.up_scale()[:, None]
