@@ -107,9 +107,13 @@ class RouteFirstLayer(ResidualLayer):
 
 
 class Parallel(Residual):
-    """x + mixer(n) + mlp(n, context) with one shared norm n = norm(x) (GPT-J; PaLM section 2)."""
+    """x + mixer(n) + mlp(n) with one shared norm n = norm(x) (GPT-J; PaLM section 2).
+
+    own_norm: the MLP reads a norm of its own instead (GPT-NeoX, arXiv 2204.06745, section 2.1).
+    """
 
     norm: Norm
+    own_norm: bool = False
 
     def build(self, width: int, has_mlp: bool) -> "ParallelLayer":
         self.require(has_mlp, "a parallel block needs an mlp")
@@ -120,6 +124,7 @@ class ParallelLayer(ResidualLayer):
     def __init__(self, spec: Parallel, width: int) -> None:
         super().__init__()
         self.norm = spec.norm.build(width)
+        self.mlp_norm = spec.norm.build(width) if spec.own_norm else None
 
     def forward(
         self, x: Tensor, mixer: MixerLayer, mlp: MLPLayer | None, context: Context, state: Any = None
@@ -127,11 +132,12 @@ class ParallelLayer(ResidualLayer):
         assert mlp is not None
         n = self.norm(x)
         mixed, state = mixer(n, context, state)
-        out = mlp(n, context)
+        out = mlp(n if self.mlp_norm is None else self.mlp_norm(x), context)
         return BlockOutput(x + mixed + out.hidden, state, out.losses, out.metrics)
 
     def costs(self, length: int) -> list[Cost]:
-        return self.norm.costs(length)
+        second = self.mlp_norm.costs(length) if self.mlp_norm is not None else []
+        return self.norm.costs(length) + second
 
 
 class Unmixed(Residual):

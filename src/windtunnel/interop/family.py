@@ -56,8 +56,11 @@ def head_width_of(mixer: Any, width: int) -> int:
     return int(mixer.head_width or width // mixer.heads)
 
 
-def turned(rope: Rope | None, layout: str, heads: int, head_width: int) -> tuple[Operation, ...]:
-    """What brings rows of queries or keys from their layout of rotated pairs to the spec's."""
+def turned(rope: Rope | None, layout: str, heads: int, head_width: int, others: int = 0) -> tuple[Operation, ...]:
+    """What brings rows of queries or keys from their layout of rotated pairs to the spec's.
+
+    others: rows after those of the heads, which stay.
+    """
     if rope is None or rope.layout == layout:
         return ()
     rotated = rope.width or head_width
@@ -65,7 +68,8 @@ def turned(rope: Rope | None, layout: str, heads: int, head_width: int) -> tuple
     if layout == "half":
         pairs = [pairs.index(index) for index in range(rotated)]
     within = [*pairs, *range(rotated, head_width)]
-    return (Rows(tuple(head * head_width + index for head in range(heads) for index in within)),)
+    rows = [head * head_width + index for head in range(heads) for index in within]
+    return (Rows((*rows, *range(len(rows), len(rows) + others))),)
 
 
 def every(spec: LanguageModel, steps: Callable[[int], Iterable[Weight]]) -> list[Weight]:

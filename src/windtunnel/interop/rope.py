@@ -25,9 +25,11 @@ _COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 def read_rope(
-    config: Config, head_width: int, context: int, theta: float = 10_000.0, share: float = 1.0, **fields: Any
+    config: Config, head_width: int, context: int, theta: float = 10_000.0, share: float | None = None, **fields: Any
 ) -> Rope:
     """The rotary positions of a model whose heads are `head_width` wide; theta and share are the family's defaults.
+
+    share: of a head that is rotated; None where transformers rotates all of it whatever is said.
 
     The dynamic method depends on the length of the text; ours is its value up to the trained context, where both are
     the same function.
@@ -43,8 +45,10 @@ def read_rope(
     if odd:
         raise config.refusal("rope_scaling", f"of type {kind!r} has {odd[0]} = {given[odd[0]]!r}, not understood")
     theta = given.get("rope_theta") or config.number("rope_theta", theta)
-    share = given.get("partial_rotary_factor") or config.number("partial_rotary_factor", share)
-    width = int(head_width * share)
+    part = given.get("partial_rotary_factor") or config.number("partial_rotary_factor", share or 1.0)
+    if share is None and part != 1.0:
+        raise config.refusal("partial_rotary_factor", f"is {part}; its class in transformers rotates whole heads")
+    width = int(head_width * part)
     config.any("original_max_position_embeddings")
     trained = given.get("original_max_position_embeddings") or context
     return Rope(

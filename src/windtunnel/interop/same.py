@@ -5,7 +5,7 @@ from typing import Any
 
 from windtunnel.init import Normal
 from windtunnel.interop.family import head_width_of
-from windtunnel.mixers import Attention, DiffAttention, Mamba
+from windtunnel.mixers import RGLRU, Attention, DiffAttention, Mamba
 from windtunnel.mlps import TopK
 from windtunnel.model import LanguageModel
 from windtunnel.positions import Learned, Rope
@@ -35,6 +35,8 @@ def _normal(value: Any, width: int) -> Any:
         value = value.replace(rank=value.rank or math.ceil(width / 16))
     elif isinstance(value, TopK):
         value = value.replace(balance=0.0, z_loss=0.0)
+    elif isinstance(value, RGLRU):
+        value = value.replace(memory="code")
     elif isinstance(value, Learned):
         value = value.replace(deviation=0.02)
     return value.replace(**{name: _normal(item, width) for name, item in fields(value)})
