@@ -76,6 +76,10 @@ def run(
     dtype: DType = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks.")] = False,
     packages: Packages = [],  # noqa: B006
+    rules: Annotated[
+        str,
+        typer.Option("--settings", help="common: the same training for all; paper: beside each arm its paper's own."),
+    ] = "common",
     as_json: Json = False,
 ) -> None:
     """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
@@ -111,5 +115,6 @@ def run(
         compile=compiled,
         workers=workers,
         packages=tuple(packages),
+        rules=rules,
     )
     carry_out(request, as_json)

@@ -65,8 +65,9 @@ def study_progress(study: Study, folder: Path) -> Iterator[Notify]:
 def _tokens_of_runs(study: Study, folder: Path) -> int:
     """Tokens of the reported runs that are not finished."""
     return sum(
-        total_tokens(study.run_settings(arm, 1e-3, seed))
+        total_tokens(settings)
         for arm in study.arms
         for seed in study.seeds(arm)
-        if not (folder / "runs" / arm.label / f"seed-{seed}" / "result.json").is_file()
+        for name, settings in study.all_settings(arm, 1e-3, seed).items()
+        if not (folder / "runs" / arm.label / name / "result.json").is_file()
     )

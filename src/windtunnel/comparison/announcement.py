@@ -26,7 +26,7 @@ def estimate(study: Study, workers: int) -> Bill:
     """Time a few steps of every arm (about a second each) and multiply."""
     dataset, tokens = dataset_of(study), planned_tokens(study)
     steps = {
-        arm.label: seconds_a_step(arm.spec, study.run_settings(arm, 1e-4, 1), dataset, study.execution)
+        arm.label: seconds_a_step(arm.spec, study.run_settings(arm, 1e-4, 1).replace(ramp=()), dataset, study.execution)
         for arm in study.arms
     }
     step_tokens = study.design.batch_size * study.design.context

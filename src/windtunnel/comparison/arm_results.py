@@ -15,8 +15,9 @@ import torch
 from windtunnel import recipes
 from windtunnel.checkpoint import read_json
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.published import published_values
 from windtunnel.comparison.statistics import mean_interval
-from windtunnel.comparison.study import Study, costs
+from windtunnel.comparison.study import Study, costs, shorter_folder
 from windtunnel.comparison.tuning import Trial, expected_best, lr_sensitivity
 from windtunnel.spec import Spec, difference, fields
 from windtunnel.training.settings import TrainingSettings
@@ -38,17 +39,38 @@ class ArmRuns:
 
 def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
     """Read what has finished; missing seeds are left out (and reported as failures by the engine)."""
-    done = [seed for seed in study.seeds(arm) if (folder / f"seed-{seed}" / "result.json").is_file()]
-    results = [read_json(folder / f"seed-{seed}" / "result.json") for seed in done]
+    whole = [[folder / name for name in study.all_settings(arm, 1e-3, seed)] for seed in study.seeds(arm)]
+    done = [
+        seed
+        for seed, runs in zip(study.seeds(arm), whole, strict=True)
+        if all((run / "result.json").is_file() for run in runs)
+    ]
+    results = [_with_shorter(study, arm, folder, seed) for seed in done]
     keys = {horizon: study.horizon_key(horizon) for horizon in study.design.horizons}
     return ArmRuns(
         seeds=done,
         losses={horizon: [one["horizons"][key]["loss"] for one in results] for horizon, key in keys.items()},
         bits={horizon: [one["horizons"][key]["bits_per_byte"] for one in results] for horizon, key in keys.items()},
-        documents=[_documents(folder / f"seed-{seed}" / "documents.npz", keys[1.0]) for seed in done],
+        documents=[_documents_at_d(study, arm, folder, seed) for seed in done],
         results=results,
         curve=_curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
     )
+
+
+def _with_shorter(study: Study, arm: Arm, folder: Path, seed: int) -> dict[str, Any]:
+    """A run's result, with the horizons that were runs of their own."""
+    result = read_json(folder / f"seed-{seed}" / "result.json")
+    for horizon in study.shorter_settings(arm, 1e-3, seed):
+        own = read_json(folder / shorter_folder(horizon, seed) / "result.json")
+        result["horizons"][study.horizon_key(horizon)] = own["horizons"]["1.0"]
+        result["diverged"] = result["diverged"] or own["diverged"]
+    return result
+
+
+def _documents_at_d(study: Study, arm: Arm, folder: Path, seed: int) -> dict[str, Any]:
+    if 1.0 in study.shorter_settings(arm, 1e-3, seed):
+        return _documents(folder / shorter_folder(1.0, seed) / "documents.npz", "1.0")
+    return _documents(folder / f"seed-{seed}" / "documents.npz", study.horizon_key(1.0))
 
 
 def arm_entry(
@@ -93,6 +115,7 @@ def arm_entry(
         "spec": arm.spec.to_json(),
         "fingerprint": arm.spec.fingerprint(),
         "control": arm.control,
+        "training": "paper" if arm.published else "common",
         "warnings": list(arm.warnings),
     }
 
@@ -194,11 +217,24 @@ def _own_settings(study: Study, arm: Arm) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {
         name: [common[name], value, arm.training.why] for name, value in own.items() if value is not None
     }
+    if arm.published:
+        shared = {**common, "cooldown": study.design.cooldown}
+        found = {
+            name: [_plain(shared.get(name, getattr(TrainingSettings, name))), _plain(value), "as its paper trained"]
+            for name, value in published_values(arm).items()
+        }
     controls = {"lr_factor": arm.lr_factor, "token_factor": arm.token_factor, "seed_offset": arm.seed_offset}
     for name, value in controls.items():
         if value != (0 if name == "seed_offset" else 1.0):
             found[name] = [0 if name == "seed_offset" else 1.0, value, "a control: a departure on purpose"]
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A setting's value as a report can show it: stages of a ramp in words."""
+    if isinstance(value, tuple):
+        return ", ".join(str(each) for each in value) or "none"
+    return value
 
 
 def _minimality(study: Study, arm: Arm, baseline: Arm) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Arm:
 
     lr_factor multiplies the tuned learning rate, token_factor the tokens, seed_offset is added to the seeds: 1, 1, 0
     except in control arms, which share the trials of the arm `tuned_as`. A twin is the variant `twin_of` again,
-    matched by its width instead of its feed-forward width.
+    matched by its width instead of its feed-forward width. published: the paper's training settings, where the arm has
+    them instead of the study's.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Arm:
     seed_offset: int = 0
     tuned_as: str = ""
     twin_of: str = ""
+    published: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = field(default=())
 
     @property

@@ -27,10 +27,14 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> l
         ("held-out text", f"disjoint windows of {design.context}, the same documents", _heldout_hash(runs, dataset)),
         (
             "optimiser",
-            "AdamW, betas (0.9, 0.95), clipped at 1.0, decay on matrices and tables only",
+            "AdamW, betas (0.9, 0.95), clipped at 1.0, decay on matrices and tables only" + _but(study),
             f"decay {decay:g}",
         ),
-        ("schedule", f"warm-up {design.warmup:g}, constant, linear cooldown over {design.cooldown:g}", "wsd"),
+        (
+            "schedule",
+            f"warm-up {design.warmup:g}, constant, linear cooldown over {design.cooldown:g}" + _but(study),
+            "wsd",
+        ),
         (
             "tuning",
             f"{design.trials} learning rates an arm, the same rule at the edge",
@@ -78,7 +82,9 @@ def _about_arms(study: Study, results: Mapping[str, Any]) -> list[str]:
         if entry is None:
             found.append(f"{arm.label} has no finished run and is left out.")
             continue
-        if entry["own_settings"] and not arm.control:
+        if arm.published:
+            found.append(f"{arm.label} trains as its paper did; its difference from {study.baseline} is that too.")
+        elif entry["own_settings"] and not arm.control:
             found.append(
                 f"{arm.label} keeps what its paper makes part of the idea: {', '.join(entry['own_settings'])}."
             )
@@ -87,11 +93,17 @@ def _about_arms(study: Study, results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _but(study: Study) -> str:
+    """Which arms do not share the common training."""
+    labels = [arm.label for arm in study.arms if arm.published]
+    return f"; not in {', '.join(labels)}, which train as their papers did" if labels else ""
+
+
 def _order(study: Study, runs: Mapping[str, ArmRuns]) -> tuple[str, str]:
     """One SHA-256 of the batches for each seed, the same in every arm that follows the study's rules."""
     hashes: dict[int, set[str]] = {}
     for arm in study.arms:
-        if not arm.control:
+        if not arm.control and not arm.published.get("ramp"):
             for seed, result in zip(runs[arm.label].seeds, runs[arm.label].results, strict=True):
                 hashes.setdefault(seed, set()).add(result["batch_hash"])
     if any(len(found) > 1 for found in hashes.values()):

@@ -124,10 +124,9 @@ class _Engine:
                 choice = self.choices.get(arm.tuned_as)
                 if choice is not None:
                     seed = self.study.seeds(arm)[seed_index]
-                    folder = self.folder / "runs" / arm.label / f"seed-{seed}"
-                    settings = self.study.run_settings(arm, choice.lr, seed)
-                    work.append(self._job(folder, arm, settings))
-                    jobs[work[-1].name] = arm.label
+                    for name, settings in self.study.all_settings(arm, choice.lr, seed).items():
+                        work.append(self._job(self.folder / "runs" / arm.label / name, arm, settings))
+                        jobs[work[-1].name] = arm.label
         for outcome in self._run("runs", work):
             if outcome.result is None:
                 self._fail(jobs[outcome.job.name], outcome)
@@ -140,7 +139,7 @@ class _Engine:
             return
         design = self.study.design
         arms = [arm for arm in self.study.arms if (self.folder / "runs" / arm.label).is_dir()]
-        settings = [self.study.run_settings(arm, 1e-4, 1) for arm in arms]
+        settings = [self.study.run_settings(arm, 1e-4, 1).replace(ramp=()) for arm in arms]  # steps of full size
         job = throughput_job(
             arms, settings, self.study.baseline, design.blocks, self.study.dataset_folder, self.study.execution
         )
@@ -244,7 +243,11 @@ def planned_tokens(study: Study) -> dict[str, int]:
     """Tokens that a study will train by arm: the grid's trials, one trial beyond its edge, all reported runs."""
     plan = {}
     for arm in study.arms:
-        runs = sum(total_tokens(study.run_settings(arm, 1e-3, seed)) for seed in study.seeds(arm))
+        runs = sum(
+            total_tokens(settings)
+            for seed in study.seeds(arm)
+            for settings in study.all_settings(arm, 1e-3, seed).values()
+        )
         extra = 1 + 2 * study.design.refine + 6 * study.design.bracket
         trials = 0 if arm.control else study.design.trials + min(study.design.edge_cap, extra)
         trial = total_tokens(study.trial_settings(arm, 1e-3, study.design.tuning_fraction))

@@ -35,10 +35,12 @@ def training_job(folder: Path, arm: Arm, settings: TrainingSettings, dataset: Pa
 
 def total_tokens(settings: TrainingSettings) -> int:
     """Tokens of a run with all its cooldown branches."""
+    counted = settings.tokens_before
     branches = sum(
-        settings.horizon_steps(horizon) - settings.cooldown_start(horizon) for horizon in settings.horizons[:-1]
+        counted(settings.horizon_steps(horizon)) - counted(settings.cooldown_start(horizon))
+        for horizon in settings.horizons[:-1]
     )
-    return (settings.steps + branches) * settings.step_tokens
+    return counted(settings.steps) + branches
 
 
 def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from windtunnel.comparison.arms import Arm, build_arms
 from windtunnel.comparison.presets import Preset, preset
+from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.study import Study, check_folder
 from windtunnel.data.building import Progress
 from windtunnel.data.corpus import read_corpus
@@ -21,7 +22,10 @@ MARGIN = 0.03
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What a user asks for. `settings` hold for every arm (`layers`, `width`, ...); the rest replaces the preset's."""
+    """What a user asks for. `settings` hold for every arm (`layers`, `width`, ...); the rest replaces the preset's.
+
+    rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
+    """
 
     arms: tuple[str, ...]
     out: Path
@@ -48,6 +52,7 @@ class StudyRequest:
     workers: int | None = None
     cache: Path | None = None
     packages: tuple[str, ...] = ()
+    rules: str = "common"
 
 
 def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study:
@@ -86,7 +91,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
         dataset_folder=dataset.folder,
     )
     for arm in arms:  # an impossible budget or schedule is found before anything runs
-        study.run_settings(arm, 1e-3, 1)
+        study.all_settings(arm, 1e-3, 1)
         study.trial_settings(arm, 1e-3, design.tuning_fraction)
     check_folder(study, request.out)
     return study
@@ -111,7 +116,7 @@ def _design(request: StudyRequest, device: str) -> Preset:
 
 def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str]:
     lattice = 8 if design.width < 512 else 64
-    return build_arms(
+    arms, baseline = build_arms(
         request.arms,
         request.baseline,
         design,
@@ -120,3 +125,4 @@ def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm]
         lattice=lattice,
         allow_gap=request.allow_param_gap,
     )
+    return with_papers(arms, request.rules), baseline

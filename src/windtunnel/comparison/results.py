@@ -186,6 +186,7 @@ def _settings(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]
         "evaluation_tokens": design.evaluation_tokens,
         "schedule": "wsd",
         "optimiser": "adamw",
+        "settings": "paper" if any(arm.published for arm in study.arms) else "common",
         "trials": design.trials,
         "tuning_fraction": design.tuning_fraction,
         "estimator": "B",

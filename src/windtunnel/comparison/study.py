@@ -11,6 +11,7 @@ from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.matching import Match
 from windtunnel.comparison.presets import Preset
+from windtunnel.comparison.published import centre, published_values, shares_trunk
 from windtunnel.comparison.tuning import TuningRule
 from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.errors import InputError
@@ -54,7 +55,7 @@ class Study:
     def rule(self, arm: Arm, initial_loss: float) -> TuningRule:
         """The learning-rate sweep of an arm."""
         return TuningRule(
-            centre=arm.training.learning_rate_at(arm.spec.width),
+            centre=centre(arm),
             initial_loss=initial_loss,
             points=self.design.trials,
             edge_cap=self.design.edge_cap,
@@ -68,16 +69,37 @@ class Study:
         )
 
     def run_settings(self, arm: Arm, lr: float, seed: int) -> TrainingSettings:
-        """A reported run, with a cooldown branch for each horizon."""
+        """A reported run, with a cooldown branch for each horizon if they can share a trunk."""
         longest = self.design.longest
+        horizons = self.design.horizons if shares_trunk(arm) else (longest,)
         return self._settings(
             arm,
             lr * arm.lr_factor,
             seed=seed,
             tokens=round(self.design.tokens * longest * arm.token_factor),
-            horizons=tuple(horizon / longest for horizon in self.design.horizons),
+            horizons=tuple(horizon / longest for horizon in horizons),
             longest=longest,
         )
+
+    def shorter_settings(self, arm: Arm, lr: float, seed: int) -> dict[float, TrainingSettings]:
+        """Runs of their own for the shorter horizons of an arm that has no trunk; empty for all others."""
+        if shares_trunk(arm):
+            return {}
+        rate, tokens = lr * arm.lr_factor, self.design.tokens * arm.token_factor
+        return {
+            horizon: self._settings(
+                arm, rate, seed=seed, tokens=round(tokens * horizon), horizons=(1.0,), longest=horizon
+            )
+            for horizon in self.design.horizons
+            if horizon < self.design.longest
+        }
+
+    def all_settings(self, arm: Arm, lr: float, seed: int) -> dict[str, TrainingSettings]:
+        """Every reported run of a seed, by its folder in the arm's."""
+        shorter = self.shorter_settings(arm, lr, seed)
+        return {f"seed-{seed}": self.run_settings(arm, lr, seed)} | {
+            shorter_folder(horizon, seed): settings for horizon, settings in shorter.items()
+        }
 
     def horizon_key(self, horizon: float) -> str:
         """The name of a horizon in a run's result: runs count in fractions of their own longest one."""
@@ -107,19 +129,27 @@ class Study:
     ) -> TrainingSettings:
         warmup = self.design.warmup if arm.training.warmup is None else arm.training.warmup
         decay = TrainingSettings.weight_decay if arm.training.weight_decay is None else arm.training.weight_decay
+        rules: dict[str, Any] = {
+            "warmup": warmup / longest, "cooldown": self.design.cooldown, "weight_decay": decay
+        }  # fmt: skip
+        if arm.published:
+            rules = published_values(arm)
         return TrainingSettings(
             tokens=tokens,
             context=self.design.context,
             batch_size=self.design.batch_size,
             learning_rate=lr,
-            warmup=warmup / longest,
-            cooldown=self.design.cooldown,
-            weight_decay=decay,
             seed=seed,
             data_seed=seed,
             horizons=horizons,
             evaluation_tokens=self.design.evaluation_tokens,
+            **rules,
         )
+
+
+def shorter_folder(horizon: float, seed: int) -> str:
+    """The folder, in its arm's, of a run for a shorter horizon."""
+    return f"horizon-{horizon:g}/seed-{seed}"
 
 
 def check_folder(study: Study, folder: Path) -> None:
@@ -198,6 +228,8 @@ def _arm_json(arm: Arm) -> dict[str, Any]:
         "training": asdict(arm.training),
         "matching": asdict(arm.matching),
     }
+    if not arm.published:  # as studies have it that know only the common settings
+        del plain["published"]
     return {**plain, "warnings": list(arm.warnings)}
 
 
@@ -228,4 +260,5 @@ def _changed(old: Any, new: Any, path: str = "") -> set[str]:
 def costs(study: Study, arm: Arm) -> Ledger:
     """The arm's ledger under the kernels that this study runs."""
     kept = keeps_maps(study.design.context, study.device, study.dtype, study.execution.compile)
-    return ledger(arm.spec, study.design.context, kept)
+    optimiser = arm.published.get("optimiser", TrainingSettings.optimiser)
+    return ledger(arm.spec, study.design.context, kept, optimiser)
