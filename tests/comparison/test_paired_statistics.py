@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from windtunnel.comparison import statistics
+from windtunnel import statistics
 from windtunnel.comparison.documents import DocumentLosses, combined_interval
 from windtunnel.errors import InputError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from windtunnel.comparison.horizons import Horizons, local_slope, nearest_horizons
 from windtunnel.comparison.inversion import falling, horizon_bounds, tokens_to_reach
 from windtunnel.comparison.speedup import Speedup, local, speedup
-from windtunnel.comparison.statistics import Interval
 from windtunnel.errors import InputError
+from windtunnel.statistics import Interval
 
 QUARTERS = (0.25, 0.5, 1.0)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windtunnel.comparison.statistics import Interval
 from windtunnel.comparison.verdict import Evidence, decide, grade, primary_track, seeds_needed, time_refusal, track_word
+from windtunnel.statistics import Interval
 
 MARGIN = math.log(1.03)
 GOOD = Evidence(seeds=5, horizons=3, tokens_per_parameter=25, second_knob=True)

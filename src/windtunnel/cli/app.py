@@ -9,6 +9,7 @@ from windtunnel.cli import (
     bench,
     compare,
     draw,
+    evaluate,
     exporting,
     generate,
     importing,
@@ -60,7 +61,7 @@ def _program(
     pass
 
 
-for verb in (recipes, show, train, compare, report, generate, draw, serve, plan, importing, exporting):
+for verb in (recipes, show, train, compare, report, evaluate, generate, draw, serve, plan, importing, exporting):
     verb.register(app)
 for room in (tokenizer, bench):
     room.register(app)

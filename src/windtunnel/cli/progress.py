@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from windtunnel.cli.screen import console
 
 if TYPE_CHECKING:
+    from windtunnel.evaluation.work import Progress as Asked
     from windtunnel.training.progress import Report
 
 _PLAIN_SECONDS = 10.0
@@ -87,3 +88,21 @@ def bytes_progress(name: str) -> Iterator[Callable[[int, int], None]]:
         return
     with screen.status(f"{name} ...") as status:
         yield lambda done, total: status.update(words(done, total))
+
+
+@contextmanager
+def evaluation_progress() -> "Iterator[Callable[[Asked], None]]":
+    """A callback for `evaluate`: the run and the question at work, percentage, time left."""
+    from windtunnel.training.progress import duration
+
+    def words(progress: "Asked") -> str:
+        left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+        return f"{progress.what}: {100 * progress.done / progress.total:.0f} %{left}"
+
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        lines = PlainLines()
+        yield lambda progress: lines(words(progress))
+        return
+    with screen.status("evaluating ...") as status:
+        yield lambda progress: status.update(words(progress))

@@ -16,10 +16,10 @@ from windtunnel import recipes
 from windtunnel.checkpoint import read_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.published import published_values
-from windtunnel.comparison.statistics import mean_interval
 from windtunnel.comparison.study import Study, costs, shorter_folder
 from windtunnel.comparison.tuning import Trial, expected_best, lr_sensitivity
 from windtunnel.spec import Spec, difference, fields
+from windtunnel.statistics import mean_interval
 from windtunnel.training.settings import TrainingSettings
 
 _POINTS = 48

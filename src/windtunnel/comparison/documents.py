@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from windtunnel.comparison.statistics import Floats, Interval, satterthwaite, t_quantile
 from windtunnel.errors import InputError
+from windtunnel.statistics import Floats, Interval, satterthwaite, t_quantile
 
 
 @dataclass(frozen=True)

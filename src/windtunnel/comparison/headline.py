@@ -10,7 +10,9 @@ from windtunnel.comparison.documents import DocumentLosses, combined_interval
 from windtunnel.comparison.horizons import Horizons
 from windtunnel.comparison.resampling import probability_of_improvement
 from windtunnel.comparison.speedup import Local, Speedup, local, speedup
-from windtunnel.comparison.statistics import (
+from windtunnel.comparison.verdict import Evidence, Verdict, decide, primary_track, seeds_needed, time_refusal
+from windtunnel.comparison.wording import product, saved, sentence
+from windtunnel.statistics import (
     Interval,
     holm,
     mean_interval,
@@ -20,8 +22,6 @@ from windtunnel.comparison.statistics import (
     standard_error,
     welch_interval,
 )
-from windtunnel.comparison.verdict import Evidence, Verdict, decide, primary_track, seeds_needed, time_refusal
-from windtunnel.comparison.wording import product, saved, sentence
 
 TARGETS = (0.25, 0.5, 1.0, 2.0)
 NAMES = {"iso_token": "s_tok", "iso_flop": "s_flop", "iso_time": "s_time"}

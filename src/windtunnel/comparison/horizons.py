@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize
 
-from windtunnel.comparison.statistics import Floats, sample
 from windtunnel.errors import InputError
+from windtunnel.statistics import Floats, sample
 
 STEEPEST, FLATTEST = 4.0, -2.0  # exponents of the local power law beyond which three points say nothing
 

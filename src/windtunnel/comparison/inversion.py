@@ -12,7 +12,7 @@ from scipy import optimize
 
 from windtunnel.comparison.horizons import Horizons, inverse
 from windtunnel.comparison.resampling import bootstrap, percentile_interval
-from windtunnel.comparison.statistics import Floats, Interval
+from windtunnel.statistics import Floats, Interval
 
 FEWEST_HORIZONS = 3
 REACH = math.log(1.25)

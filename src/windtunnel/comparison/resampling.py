@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from windtunnel.comparison.statistics import Floats, Interval, sample, t_quantile
 from windtunnel.errors import InputError
+from windtunnel.statistics import Floats, Interval, sample, t_quantile
 
 DRAWS = 2000
 FEWEST_CELLS = 8

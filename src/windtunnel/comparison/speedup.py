@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.comparison.horizons import Horizons, Slope, local_slope
 from windtunnel.comparison.inversion import horizon_bounds, invert
-from windtunnel.comparison.statistics import Floats, Interval, mean_interval, standard_error, t_quantile
+from windtunnel.statistics import Floats, Interval, mean_interval, standard_error, t_quantile
 
 VALID = 0.4
 DISAGREEMENT = 0.25

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from windtunnel.comparison.statistics import Floats
 from windtunnel.errors import InputError
+from windtunnel.statistics import Floats
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from windtunnel.comparison.power import required_seeds
-from windtunnel.comparison.statistics import Interval, equivalent, t_quantile
+from windtunnel.statistics import Interval, equivalent, t_quantile
 
 FLOP_TOLERANCE = 0.02
 MOST_BLOCK_CV = 0.10

@@ -16,6 +16,7 @@ from torch import nn
 
 from windtunnel.data.tasks import Items, Task, held_out
 from windtunnel.errors import InputError
+from windtunnel.evaluation.reach import longest_input
 from windtunnel.root import Model
 
 AS_TRAINED = "as trained"
@@ -158,9 +159,7 @@ def addressable(spec: Model, task: Task) -> str:
     """Why a model cannot be asked an item of a task; empty if it can."""
     if spec.vocab < task.ids:
         return f"vocab is {spec.vocab}, the task has {task.ids} tokens"
-    with torch.device("meta"):
-        positions: Any = spec.build().embedding.positions
-    limit = spec.context if not spec.packs_documents else getattr(positions, "length", None)
+    limit = longest_input(spec)
     return f"its positions end at {limit}, an item has {task.span} tokens" if limit and task.span > limit else ""
 
 

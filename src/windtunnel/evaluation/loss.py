@@ -88,7 +88,7 @@ def evaluate_loss(
     without gradients. With `max_tokens`, whole documents are taken in the order of their names' SHA-256 and the last
     one is cut, so the choice depends neither on the model nor on the order of files.
     """
-    chosen, counts = _choose(split, max_tokens)
+    chosen, counts = choose(split, max_tokens)
     windows = _cut(split.offsets[chosen], counts, context)
     nats, tokens = np.zeros(len(chosen)), np.zeros(len(chosen), np.int64)
     byte_sums = np.zeros(len(chosen), np.int64)
@@ -127,8 +127,8 @@ class _Constant(nn.Module):
         return torch.where(targets == UNCOUNTED, 0.0, self.value)
 
 
-def _choose(split: Documents, max_tokens: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Documents to score, and how many targets of each."""
+def choose(split: Documents, max_tokens: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Documents to score (indices, in their order), and how many targets of each."""
     lengths = _lengths(split)
     if max_tokens is None or lengths.sum() <= max_tokens:
         return np.arange(len(lengths), dtype=np.int64), lengths

@@ -165,6 +165,21 @@ def equivalent(interval: Interval, margin: float) -> bool:
     return -margin <= interval.low and interval.high <= margin
 
 
+def ratio_interval(sums: ArrayLike, counts: ArrayLike, level: float = 0.95) -> Interval:
+    """sum / count over clusters, such as nats a token over documents; t interval of the linearised ratio.
+
+    Clusters are independent, what lies inside one need not be. Unbounded for one cluster; for clusters of one size it
+    is `mean_interval` of their means.
+    """
+    totals, sizes = sample(sums, "sums"), sample(counts, "counts")
+    ratio = float(totals.sum() / sizes.sum())
+    if totals.size == 1:
+        return Interval(ratio, -math.inf, math.inf)
+    spread = (totals - ratio * sizes).std(ddof=1) * math.sqrt(totals.size) / sizes.sum()
+    half = t_quantile(level, totals.size - 1) * float(spread)
+    return Interval(ratio, ratio - half, ratio + half)
+
+
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion of independent items."""
     if not 0 <= successes <= trials or trials == 0:
