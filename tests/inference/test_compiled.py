@@ -26,8 +26,7 @@ CASES = (
     "lru",
     "h3",
     "efficient_attention",
-    "longformer-global",
-    "bigbird",
+    "longformer",
     "topk_attention",
 )
 

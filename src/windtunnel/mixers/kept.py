@@ -68,7 +68,7 @@ class Slots(NamedTuple):
     def extend(self, keys: Tensor, values: Tensor, kept: Kept, context: Context) -> None:
         """Write new tokens [b g t k] where they belong."""
         self.near.extend(keys, values, context)
-        positions = context.positions.expand(len(keys), -1)
+        positions = context.positions.expand(keys.shape[0], -1)
         write(self.far, keys, values, positions, kept.for_good(positions), kept.rank(positions))
 
     def visible(self, kept: Kept) -> tuple[KeyValues, Tensor]:

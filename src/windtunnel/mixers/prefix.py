@@ -59,7 +59,7 @@ class PrefixLayer(Layer):
 
     def in_slots(self, x: Tensor, mixed: Tensor, context: Context, own: Buffers) -> Tensor:
         """The same for rows that may stand at different places; `own` is written in place."""
-        positions = context.positions.expand(len(x), -1)
+        positions = context.positions.expand(x.shape[0], -1)
         chosen = positions < self.size
         if not bool(chosen.any()):
             return mixed
