@@ -19,7 +19,7 @@ from windtunnel.errors import InputError
 def test_a_mesh_is_read_and_takes_what_is_left() -> None:
     assert Mesh.parse("replicate=2").over(8) == Mesh(replicate=2, shard=4)
     assert Mesh.parse("").over(3) == Mesh(shard=3)
-    assert Mesh.parse("replicate=2, shard=2").over(4).sizes == (2, 2)
+    assert Mesh.parse("replicate=2, tensor=3").over(12).sizes == (2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,14 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-@given(replicate=st.integers(1, 3), shard=st.integers(1, 4), each=st.integers(1, 3))
-def test_rows_go_to_one_process_each(replicate: int, shard: int, each: int) -> None:
-    size = replicate * shard
-    mesh = Mesh(replicate=replicate, shard=shard)
+@given(replicate=st.integers(1, 3), shard=st.integers(1, 4), tensor=st.integers(1, 3), each=st.integers(1, 3))
+def test_rows_go_to_those_that_read(replicate: int, shard: int, tensor: int, each: int) -> None:
+    """Each row to one process, or to the neighbours that hold parts of the same blocks."""
+    mesh, size = Mesh(replicate=replicate, shard=shard, tensor=tensor), replicate * shard * tensor
     members = [Team(mesh, rank, ("",) * size) for rank in range(size)]
-    assert [row for member in members for row in member.rows(each * size)] == list(range(each * size))
+    count = each * replicate * shard
+    for first in range(tensor):
+        assert [row for member in members[first::tensor] for row in member.rows(count)] == list(range(count))
 
 
 @given(size=st.integers(1, 40), parts=st.integers(1, 9))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 import windtunnel as wt
 from tests.distributed import processes, work
 from tests.proof import Proof
 from windtunnel import recipes
+from windtunnel.checkpoint import load
 from windtunnel.data.sampler import Sampler
 from windtunnel.data.shards import Dataset
 from windtunnel.distributed.mesh import Mesh
@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "experts": {"recipe": "mixtral", "accumulation": 4},
     "experts with capacity and noise": {"recipe": "switch", "accumulation": 4},
     "biases": {"recipe": "gpt3", "optimiser": "adam"},
+    "recomputed activations": {"recipe": "palm", "recompute": True},
     "sizes that do not divide": {"recipe": "llama", "sizes": {"width": 18, "heads": 3, "hidden": 35, "vocab": 67}},
 }
 
@@ -57,7 +58,7 @@ def _compare(mesh: str, count: int, cases: dict[str, Any], folder: Path) -> dict
             assert found["layers"].keys() == expected["layers"].keys(), label
             for name, values in expected["layers"].items():
                 assert found["layers"][name] == pytest.approx(values, abs=STEPS), (label, name)
-        left, right = (load_file(side / f"{label}.safetensors") for side in (alone, together))
+        left, right = (load(side / label).tensors["model"] for side in (alone, together))
         assert left.keys() == right.keys()
         apart = max(float((left[name] - right[name]).abs().max()) for name in left)
         assert apart < STEPS, label
@@ -76,10 +77,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh", "count"), [("shard=2", 2), ("replicate=2", 4), ("shard=4", 4), ("replicate=2,shard=1", 2)]
+    ("mesh", "count"),
+    [("shard=2", 2), ("replicate=2", 4), ("shard=4", 4), ("replicate=2,shard=1", 2), ("tensor=2", 2), ("tensor=2", 4)],
 )
 def test_steps_equal_those_of_one_process(mesh: str, count: int, tmp_path: Path, proof: Proof) -> None:
-    proof(f"training steps on {count} processes, {mesh}", "one process", **_compare(mesh, count, CASES, tmp_path))
+    uncut = ("experts", "do not divide") if "tensor" in mesh else ()
+    cases = {label: case for label, case in CASES.items() if not any(words in label for words in uncut)}
+    proof(f"training steps on {count} processes, {mesh}", "one process", **_compare(mesh, count, cases, tmp_path))
 
 
 @pytest.mark.slow
@@ -136,17 +140,20 @@ def test_curves_and_changes_of_the_number_of_processes(
         _assert_rows(settings, dataset, [part["rows"] for part in found])
         assert _losses(tmp_path / str(count)) == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)
         assert _weights_apart(tmp_path / str(count), tmp_path / "1") < WEIGHTS
-    for first, second in ((4, 2), (4, 1), (1, 4), (2, 4)):
-        name = f"{first} then {second}"
-        stopped = together(first, name, rank=0, at=31, kind="stop")
+    for first, mesh, second in ((4, None, 2), (4, "tensor=2", 1), (1, None, 4), (2, "tensor=2", 4)):
+        name = f"{first} {mesh} then {second}"
+        stopped = together(first, name, mesh, rank=0, at=31, kind="stop")
         assert all("stopped by request" in part["error"] for part in stopped), stopped
         assert wt.load(tmp_path / name).record["result"] is None
         finished = together(second, name)
-        assert {part["result"]["horizons"]["1.0"]["loss"] for part in finished} == {pytest.approx(one.loss, abs=CURVE)}
+        for part in finished:
+            assert part["result"]["horizons"]["1.0"]["loss"] == pytest.approx(one.loss, abs=CURVE)
         assert _losses(tmp_path / name) == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)
         apart = _weights_apart(tmp_path / name, tmp_path / "1")
         assert apart < WEIGHTS
-        proof(f"a run of {first} processes that {second} went on with", "one process", weights=apart)
+        proof(
+            f"a run of {first} processes ({mesh or 'sharded'}) that {second} went on with", "one process", weights=apart
+        )
 
 
 def _assert_rows(settings: Any, dataset: Dataset, read: list[Any]) -> None:
@@ -236,13 +243,19 @@ def test_a_disk_that_fills_under_one_process_stops_all(
         (Mesh(shard=3), "llama", {}, "steps of 4 sequences cannot be divided among the 3 processes"),
         (Mesh(shard=2), "llama", {"optimiser": "muon"}, "'muon' needs whole matrices, but shard=2"),
         (Mesh(shard=2), "mixtral", {}, "take --accumulation 2 or a multiple"),
+        (Mesh(shard=1, tensor=2), "llama", {"optimiser": "muon"}, "'muon' needs whole matrices, but tensor=2"),
+        (Mesh(shard=1, tensor=2), "mamba", {}, "tensor=2 does not cut the mixer Mamba"),
+        (Mesh(shard=1, tensor=2), "mixtral", {}, "tensor=2 does not cut the MLP Experts"),
+        (Mesh(shard=1, tensor=2), "mpt_alibi", {}, "tensor=2 does not cut ALiBi"),
+        (Mesh(shard=1, tensor=4), "llama", {}, "tensor=4 does not divide heads=2 and kv_heads=2"),
+        (Mesh(shard=1, tensor=2), "axial_image", {}, "tensor=2 cuts language models, not a AxialTransformer"),
         (Mesh(shard=4), "llama", {"batch_size": 8, "ramp": ((0.25, 0.5),)}, "steps of 2 sequences"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     mesh: Mesh, recipe: str, changes: Any, words: str, make_spec: Any, make_settings: Any
 ) -> None:
-    members = Team(mesh, 0, ("",) * (mesh.shard or 1))
+    members = Team(mesh, 0, ("",) * ((mesh.shard or 1) * mesh.tensor))
     with pytest.raises(InputError, match=words):
         check_team(make_spec(recipe), make_settings(**changes), ONE_THREAD, members)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel import checkpoint, recipes
@@ -51,21 +50,24 @@ def steps(cases: dict[str, dict[str, Any]], mesh: str | None, folder: str | None
 
 
 def _three_steps(
-    label: str, members: Any, folder: str | None, recipe: str, sizes: dict[str, Any] | None = None, **changes: Any
+    label: str,
+    members: Any,
+    folder: str | None,
+    recipe: str,
+    sizes: dict[str, Any] | None = None,
+    recompute: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
     spec = recipes.get(recipe)(**{**SIZES, **(sizes or {})})
     common = {"tokens": 4096, "context": 16, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.0, "cooldown": 0.0}
     settings = TrainingSettings(**{**common, "clip": 0.5, "z_loss": 1e-2, **changes})
-    resolved = ONE_THREAD.resolve()
+    resolved = ONE_THREAD.replace(checkpoint=recompute).resolve()
     sampler: Any = Masked()
     trainer = Trainer(build(spec, 0, members, resolved.device), sampler, settings, resolved, members)
     taken = [trainer.advance(step, 1.0) for step in range(3)]
-    whole = {
-        name: (weight.full_tensor() if members.size > 1 else weight).detach().clone()
-        for name, weight in trainer.model.named_parameters()
-    }
-    if folder is not None and members.lead:
-        save_file(whole, Path(folder) / f"{label}.safetensors")
+    if folder is not None:
+        weights = {"model": trainer.snapshot()["model"]}
+        checkpoint.save(Path(folder) / label, weights, {}, members, trainer.parts.places)
     return {
         "losses": [step.loss.item() for step in taken],
         "norms": [step.norm.item() for step in taken],

@@ -5,7 +5,7 @@ import math
 from windtunnel.errors import InputError
 from windtunnel.spec import Spec, nearest
 
-AXES = ("replicate", "shard")
+AXES = ("replicate", "shard", "tensor")
 
 
 class Mesh(Spec):
@@ -14,10 +14,12 @@ class Mesh(Spec):
     replicate: groups that each hold all weights and exchange gradients once a step (PaLM's two pods).
     shard:     devices over which the weights, gradients and optimiser state of a group are spread (FSDP2); None
                takes the devices that the other axes leave.
+    tensor:    devices over which the heads and hidden units of every block are spread; they read the same rows.
     """
 
     replicate: int = 1
     shard: int | None = None
+    tensor: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Mesh":

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from windtunnel.distributed.places import Place, share
 from windtunnel.distributed.team import ALONE, Team
+from windtunnel.distributed.tensor import cut, held_by_all, join
 from windtunnel.init import initial_values, roles
 from windtunnel.root import Model, ModelLayer
 
@@ -29,15 +31,17 @@ def build(spec: Model, seed: int, team: Team, device: torch.device) -> ModelLaye
     if team.size == 1:
         return spec.build().initialize(seed)
     with torch.device("meta"):
-        model = spec.build()
+        whole, model = spec.build(), cut(spec, team.mesh.tensor).build()
+    model.spec = spec
+    if team.mesh.tensor > 1:
+        join(model, team.devices.get_group("tensor"))
     _shard(model, team)
     model.to_empty(device=device)
-    table = roles(model)
+    table, places = roles(whole), _places(model, team)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            drawn = initial_values(name, parameter.shape, table[name], spec.initial, seed, spec.depth)
-            place = _place(parameter, team)
-            _local(parameter).copy_(drawn[place.slices])
+            drawn = initial_values(name, torch.Size(places[name].shape), table[name], spec.initial, seed, spec.depth)
+            _local(parameter).copy_(drawn[places[name].slices])
     model.project_()
     return model
 
@@ -57,14 +61,15 @@ def _shard(model: ModelLayer, team: Team) -> None:
 class Parts:
     """The parameters of a model as this process holds them, by name. Alone, they are the model's own."""
 
-    def __init__(self, model: nn.Module, team: Team = ALONE) -> None:
+    def __init__(self, model: Any, team: Team = ALONE) -> None:
         self.team, self.model = team, model
         named = dict(model.named_parameters())
         self.weights: dict[str, nn.Parameter] = named
         self.places: dict[str, Place] = {}
         if team.size > 1:
             self.weights = {name: nn.Parameter(_local(each).detach()) for name, each in named.items()}
-            self.places = {name: _place(each, team) for name, each in named.items()}
+            self.places = _places(model, team)
+        self._summed = sorted(held_by_all(_shapes(model), model)) if team.mesh.tensor > 1 else []
         self._of = {parameter: self.weights[name] for name, parameter in named.items()}
         self._names = {id(weight): name for name, weight in self.weights.items()}
 
@@ -79,6 +84,9 @@ class Parts:
         if self.team.size > 1:
             for parameter, weight in self._of.items():
                 weight.grad = None if parameter.grad is None else _local(parameter.grad)
+            for name in self._summed:
+                if self.weights[name].grad is not None:
+                    dist.all_reduce(self.weights[name].grad, group=self.team.devices.get_group("tensor"))
 
     def forget_gradients(self) -> None:
         """Drop all gradients."""
@@ -132,7 +140,8 @@ class Scorer(nn.Module):
         mine = slice(rows.start, rows.stop)
         losses: Tensor = self.model.token_losses(tokens[mine], targets[mine])
         self.parts.settle()
-        return self.parts.team.gathered(losses)[:count]
+        every = self.parts.team.gathered(losses).view(-1, self.parts.team.mesh.tensor, *losses.shape)
+        return every[:, 0].flatten(0, 1)[:count]
 
 
 def _local(tensor: Any) -> Tensor:
@@ -141,9 +150,26 @@ def _local(tensor: Any) -> Tensor:
     return part
 
 
-def _place(parameter: nn.Parameter, team: Team) -> Place:
-    shape = tuple(parameter.shape)
-    offset, length = share(shape[0], team.mesh.shard or 1, team.index("shard"))
-    place = Place(shape, (offset, *[0] * (len(shape) - 1)), (length, *shape[1:]), team.index("replicate") == 0)
-    assert place.extent == tuple(_local(parameter).shape), f"FSDP2 cuts {shape} otherwise than expected"
+def _shapes(model: ModelLayer) -> dict[str, torch.Size]:
+    """The shapes of the parameters of the model that is not cut."""
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in model.spec.build().named_parameters()}
+
+
+def _places(model: ModelLayer, team: Team) -> dict[str, Place]:
+    shapes = _shapes(model)
+    return {name: _place(parameter, tuple(shapes[name]), team) for name, parameter in model.named_parameters()}
+
+
+def _place(parameter: nn.Parameter, whole: tuple[int, ...], team: Team) -> Place:
+    """Where the local part lies: first the blocks are cut along the axis that differs, then FSDP2 shards the first."""
+    part, offset = tuple(parameter.shape), [0] * len(whole)
+    for axis, (size, all_of_it) in enumerate(zip(part, whole, strict=True)):
+        if size != all_of_it:
+            offset[axis] = size * team.index("tensor")
+    start, length = share(part[0], team.mesh.shard or 1, team.index("shard"))
+    offset[0] += start
+    copies = team.index("replicate") + (team.index("tensor") if part == whole else 0)
+    place = Place(whole, tuple(offset), (length, *part[1:]), owned=copies == 0)
+    assert place.extent == tuple(_local(parameter).shape), f"FSDP2 cuts {part} otherwise than expected"
     return place

@@ -66,6 +66,10 @@ class Team:
         first = (self.index("replicate") * (self.mesh.shard or 1) + self.index("shard")) * each
         return range(first, first + each)
 
+    def of_rows(self, values: Tensor) -> Tensor:
+        """The sum over all that read different rows, in place; the same bits everywhere."""
+        return self.total(values if self.index("tensor") == 0 else values.zero_())
+
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place; the same bits everywhere."""
         if self.size > 1:
@@ -81,7 +85,7 @@ class Team:
         return int(found)
 
     def gathered(self, rows: Tensor) -> Tensor:
-        """The rows [r ...] of all that read different ones, in the batch's order."""
+        """The rows [r ...] of all processes, in the order of ranks."""
         if self.size == 1:
             return rows
         every = rows.new_empty((self.size * len(rows), *rows.shape[1:]))

@@ -3,6 +3,7 @@
 import torch
 
 from windtunnel.distributed.team import Team
+from windtunnel.distributed.tensor import cut
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.mlps.routers import RouterLayer
@@ -22,11 +23,13 @@ def check_team(
         raise InputError("task: several processes train on text alone; train on a task with one")
     if execution.compile:
         raise InputError("compile: not with several processes yet; leave --compile out")
-    if OPTIMISERS[settings.optimiser].matrices and (team.mesh.shard or 1) > 1:
+    if OPTIMISERS[settings.optimiser].matrices and team.mesh.replicate < team.size:
         raise InputError(
-            f"optimiser {settings.optimiser!r} needs whole matrices, but shard={team.mesh.shard} cuts them; take "
+            f"optimiser {settings.optimiser!r} needs whole matrices, but {team.mesh} cuts them; take "
             f"--mesh replicate={team.size},shard=1, or another optimiser"
         )
+    with torch.device("meta"):
+        cut(spec, team.mesh.tensor)
     _check_batches(settings, team)
     if _chooses_experts(spec) and settings.accumulation % team.readers:
         raise InputError(

@@ -142,14 +142,14 @@ class Trainer:
 
     def _counted(self, targets: Tensor) -> int:
         """Targets of the whole step that count."""
-        return int(self.team.total((targets >= 0).sum()))
+        return int(self.team.of_rows((targets >= 0).sum()))
 
     def _summed(self, loss: Tensor, layers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and what layers report, of the whole step: every process has its share of each."""
         if self.team.size == 1:
             return loss, layers
         parts = {"": loss, **layers}
-        whole = self.team.total(torch.cat([value.float().flatten() for value in parts.values()]))
+        whole = self.team.of_rows(torch.cat([value.float().flatten() for value in parts.values()]))
         pieces = torch.split(whole, [value.numel() for value in parts.values()])
         summed = {name: piece.view(parts[name].shape) for name, piece in zip(parts, pieces, strict=True)}
         return summed.pop(""), summed
