@@ -244,7 +244,7 @@ def test_a_disk_that_fills_under_one_process_stops_all(
         (Mesh(shard=2), "llama", {"optimiser": "muon"}, "'muon' needs whole matrices, but shard=2"),
         (Mesh(shard=2), "mixtral", {}, "take --accumulation 2 or a multiple"),
         (Mesh(shard=1, tensor=2), "llama", {"optimiser": "muon"}, "'muon' needs whole matrices, but tensor=2"),
-        (Mesh(shard=1, tensor=2), "mamba", {}, "tensor=2 does not cut the mixer Mamba"),
+        (Mesh(shard=1, tensor=2), "diff_transformer", {}, "tensor=2 does not cut the mixer DiffAttention"),
         (Mesh(shard=1, tensor=2), "mixtral", {}, "tensor=2 does not cut the MLP Experts"),
         (Mesh(shard=1, tensor=2), "mpt_alibi", {}, "tensor=2 does not cut ALiBi"),
         (Mesh(shard=1, tensor=4), "llama", {}, "tensor=4 does not divide heads=2 and kv_heads=2"),
