@@ -35,6 +35,8 @@ def small() -> Any:
         yield made
 
 
+# The server's thread is in this process: where a library of its draws from `random`, hypothesis takes it for a strategy.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
 @pytest.mark.parametrize("count", [15, pytest.param(400, marks=pytest.mark.slow)])
 def test_answers_are_as_described(small: Live, mode: GenerationMode, count: int) -> None:
