@@ -35,7 +35,7 @@ def small() -> Any:
         yield made
 
 
-# The server's thread is in this process: where a library of its draws from `random`, hypothesis takes it for a strategy.
+# The server is in this process: where a library of its draws from `random`, hypothesis takes that for a strategy.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
 @pytest.mark.parametrize("count", [15, pytest.param(400, marks=pytest.mark.slow)])
