@@ -150,7 +150,7 @@ def test_bad_requests_leave_no_folder(command, text, tmp_path, arguments: tuple[
         ("binary.bin", bytes(range(256)) * 64, "binary.bin is binary, not text"),
         ("latin.txt", "caf\xe9 ".encode("latin-1") * 100, "latin.txt is not UTF-8 text: byte 0xe9 at offset 3"),
         ("rows.jsonl", b'{"body": "x"}\n' * 20, "'text'"),
-        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00", "cut.jsonl.gz is not a whole gzip file"),
+        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00", "cut.jsonl.gz:1 cannot be read: not a whole gzip file"),
         ("not.parquet", b"PAR1", "not.parquet is not a readable Parquet file"),
     ],
 )

@@ -61,7 +61,7 @@ def _without_times(folder: Path) -> dict[str, Any]:
     state = index["record"].get("state", index["record"].get("horizon"))
     for part in (state, state.get("trunk") or {}, *state.get("horizons", {}).values()):
         part.pop("seconds", None)
-    for name in ("branch_seconds", "metrics_bytes"):  # the log holds times as text
+    for name in ("branch_seconds", "data_seconds", "metrics_bytes"):  # the log holds times as text
         state.pop(name, None)
     return dict(index)
 

@@ -22,7 +22,7 @@ from windtunnel.training.run import RunResult, train
 from windtunnel.training.settings import TrainingSettings
 
 ONE_THREAD = Execution(device="cpu", threads=1)
-TIMES = ("seconds", "compile_seconds")
+TIMES = ("seconds", "data_seconds", "compile_seconds")
 
 
 class Killed(Exception):

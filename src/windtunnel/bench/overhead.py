@@ -11,7 +11,6 @@ from unittest import mock
 from windtunnel.bench.contestants import settings
 from windtunnel.bench.shape import Shape
 from windtunnel.data.corpus import read_corpus
-from windtunnel.data.sampler import Sampler
 from windtunnel.data.shards import prepare
 from windtunnel.execution import Execution
 from windtunnel.training.loop import Trainer
@@ -21,14 +20,13 @@ from windtunnel.training.run import train
 def loop_overhead(shape: Shape, steps: int, threads: int) -> dict[str, float]:
     """Shares of a real run's training time, on the embedded corpus, with progress shown and rows logged.
 
-    sampling: drawing the batch. logging: everything outside of `Trainer.advance`, from rows to progress.
+    sampling: waiting for the batch. logging: everything outside of `Trainer.advance`, from rows to progress.
     """
     dataset = prepare(read_corpus(None), shape.vocab, shape.context)
-    spent: dict[str, list[float]] = {"advance": [], "batch": []}
+    spent: dict[str, list[float]] = {"advance": []}
     with tempfile.TemporaryDirectory() as folder:
         timed_advance = mock.patch.object(Trainer, "advance", _timed(Trainer.advance, spent["advance"]))
-        timed_batch = mock.patch.object(Sampler, "batch", _timed(Sampler.batch, spent["batch"]))
-        with timed_advance, timed_batch:
+        with timed_advance:
             result = train(
                 shape.spec(),
                 settings(shape, steps * shape.step_tokens),
@@ -39,7 +37,7 @@ def loop_overhead(shape: Shape, steps: int, threads: int) -> dict[str, float]:
                 save_seconds=1e9,
             )
     step = statistics.median(spent["advance"])
-    sampling = statistics.median(spent["batch"][-steps:]) / step
+    sampling = result.data_seconds / steps / step
     logging = max(0.0, result.seconds - sum(spent["advance"])) / steps / step
     return {"sampling": sampling, "logging": logging, "share": sampling + logging, "step_seconds": step}
 

@@ -10,7 +10,9 @@ from windtunnel.cli.options import (
     Device,
     DType,
     Json,
+    Mixing,
     Packages,
+    SetField,
     Settings,
     TextField,
     TokenizerPath,
@@ -44,6 +46,8 @@ def run(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The study folder to make or to go on with.")],
     data: Data = [],  # noqa: B006
     text_field: TextField = "text",
+    set_field: SetField = "meta.pile_set_name",
+    mix: Mixing = [],  # noqa: B006
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or strict.")] = "quick",
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="Its label; else llama, else the first.")] = None,
     settings: Settings = [],  # noqa: B006
@@ -83,7 +87,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
-    from windtunnel.cli.sources import one_of, tokenizer_choice
+    from windtunnel.cli.sources import one_of, read_mix, tokenizer_choice
     from windtunnel.cli.studies import carry_out
     from windtunnel.comparison.request import StudyRequest
     from windtunnel.values import parse_settings
@@ -96,6 +100,8 @@ def run(
         out=out,
         data=tuple(data) or None,
         text_field=text_field,
+        set_field=set_field,
+        mix=read_mix(mix),
         preset=preset,
         baseline=baseline,
         settings=sizes if context is None else {**sizes, "context": context},

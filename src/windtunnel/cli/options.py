@@ -34,12 +34,13 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="A setting of the recipe, such as layers=6; repeats."),
 ]
 Data = Annotated[
-    list[Path],
+    list[str],
     typer.Option(
         "--data",
-        metavar="PATH",
-        help="A text, a folder, JSON lines (.jsonl, .gz, .zst) or Parquet; repeats. 'digits': pictures of 8 x 8. "
-        "Without it: the source text of Python's standard library.",
+        metavar="[NAME=]PATH",
+        help="A text, a folder, JSON lines (.jsonl, .gz, .zst), Parquet, a dataset saved to disk, or hf:NAME of the "
+        "Hugging Face hub; repeats. NAME= makes it one set. 'digits': pictures of 8 x 8. Without it: the source text "
+        "of Python's standard library.",
     ),
 ]
 Task = Annotated[
@@ -54,6 +55,16 @@ Items = Annotated[
     int | None, typer.Option("--items", metavar="COUNT", parser=count, help="Held-out items of a task; else 2,000.")
 ]
 TextField = Annotated[str, typer.Option("--text-field", help="The field of a record that holds its text.")]
+SetField = Annotated[str, typer.Option("--set-field", help="The field of a record that names its set.")]
+Mixing = Annotated[
+    list[str],
+    typer.Option(
+        "--mix",
+        metavar="NAME=WEIGHT",
+        help="The weight of a set of the data, 0.3, or its epochs beside the others, 3x; repeats, or is one .json or "
+        ".toml file of them.",
+    ),
+]
 Packages = Annotated[
     list[str], typer.Option("--package", help="A package of your own whose parts a spec may name; repeats.")
 ]

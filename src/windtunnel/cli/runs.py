@@ -13,7 +13,7 @@ from windtunnel.cli.progress import stage_progress, training_progress
 from windtunnel.cli.rules import training_settings
 from windtunnel.cli.screen import Screen, facts, table
 from windtunnel.cli.sources import no_task, one_of, read_dataset, read_task, recipe_spec, tokenizer_choice
-from windtunnel.data.sampler import Sampler
+from windtunnel.data.mixture import make_sampler, resolve
 from windtunnel.data.shards import Dataset
 from windtunnel.distributed.mesh import Mesh
 from windtunnel.distributed.start import local_device, restarted, team
@@ -43,8 +43,10 @@ class Request:
 
     recipe: str
     out: Path
-    data: tuple[Path, ...]
+    data: tuple[str, ...]
     text_field: str
+    set_field: str
+    mix: dict[str, str]
     task: str | None
     items: int | None
     vocab: int | str | None
@@ -71,8 +73,13 @@ class Plan(NamedTuple):
     spec: Model
     settings: TrainingSettings
     workload: Workload
-    epochs: float | None
+    epochs_by_set: dict[str, float]
     remarks: list[str]
+
+    @property
+    def epochs(self) -> float | None:
+        """How often the run goes through the data, or through the set that it repeats most; None for a task."""
+        return max(self.epochs_by_set.values(), default=None)
 
 
 def train_and_report(request: Request, as_json: bool) -> None:
@@ -131,15 +138,23 @@ def make_plan(request: Request, members: Team) -> Plan:
     def read() -> Dataset:
         with stage_progress("data") if members.lead else nullcontext(_unseen) as progress:
             return read_dataset(
-                request.data, request.text_field, choice, settings.context, settings.evaluation_tokens or 0, progress
+                request.data,
+                request.text_field,
+                request.set_field,
+                choice,
+                settings.context,
+                settings.evaluation_tokens or 0,
+                progress,
             )
 
     dataset = members.after_the_lead(read)
-    sampler = Sampler(dataset.train, settings.context, settings.data_seed)
+    if request.mix:
+        settings = settings.replace(mixture=resolve(request.mix, dataset.train))
+    sampler = make_sampler(dataset.train, settings.context, settings.data_seed, settings.mixture)
     drawn = settings.sequences_at(settings.steps).start
     sampler.check_epochs(drawn, 1, request.max_epochs)
     spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
-    return Plan(spec, settings, Text(dataset), sampler.epochs(drawn, 1), remarks)
+    return Plan(spec, settings, Text(dataset), sampler.epochs_by_set(drawn), remarks)
 
 
 def _plan_of_task(request: Request, text: str) -> Plan:
@@ -148,6 +163,7 @@ def _plan_of_task(request: Request, text: str) -> Plan:
         text,
         request.items,
         data=request.data,
+        mix=tuple(request.mix),
         tokenizer=request.tokenizer,
         vocab=one_of("vocab", request.vocab, parse_settings(request.settings).get("vocab")),
         evaluation_tokens=request.training["evaluation_tokens"],
@@ -160,7 +176,7 @@ def _plan_of_task(request: Request, text: str) -> Plan:
     workload.check(spec, settings)
     _check_folder(request)
     assert workload.record, "the held-out items are drawn"
-    return Plan(spec, settings, workload, None, remarks)
+    return Plan(spec, settings, workload, {}, remarks)
 
 
 def _check_folder(request: Request) -> None:
@@ -200,6 +216,10 @@ def _announcement(request: Request, plan: Plan, members: Team) -> dict[str, str]
         lines["training"] += f", z-loss {settings.z_loss:g}"
     if settings.skips:
         lines["training"] += ", passing over " + ", ".join(f"{start}:{stop}" for start, stop in settings.skips)
+    if settings.mixture:
+        lines["mixture"] = "; ".join(
+            f"{share.set} {share.weight:.3g} ({plan.epochs_by_set[share.set]:.2f} epochs)" for share in settings.mixture
+        )
     if plan.remarks:
         lines["its own"] = "; ".join(plan.remarks)
     lines["runs on"] = f"{resolved.device} ({hardware_name(resolved.device)}), {resolved.dtype}"
@@ -234,11 +254,15 @@ def _outcome(request: Request, plan: Plan, result: RunResult) -> dict[str, str]:
     if result.diverged:
         return {"diverged": f"the loss left its range; {request.out}/metrics.jsonl shows where. Try a smaller --lr"}
     last = result.horizons["1.0"]
+    sets = {name: f"{each['loss']:.4f}" for name, each in last.get("sets", {}).items()}
+    by_set = {"by set": ", ".join(f"{name} {loss}" for name, loss in sets.items())} if sets else {}
     found = {"spikes": "; ".join(map(_rewound, result.rewinds))} if result.rewinds else {}
     compiled = f", compilation {duration(result.compile_seconds)}" if result.compile_seconds else ""
     return {
         **_scored(last),
-        "speed": f"{grouped(_rate(plan, result))} tokens/s, {duration(result.seconds)}{compiled}",
+        **by_set,
+        "speed": f"{grouped(_rate(plan, result))} tokens/s, {duration(result.seconds)}{compiled}, "
+        f"{100 * result.data_seconds / max(result.seconds, 1e-9):.2g} % of it waiting for data",
         **found,
         "folder": str(request.out),
     }
@@ -289,6 +313,7 @@ def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:
         **{name: last[name] for name in ("bits_per_byte", "accuracy", "whole", "chance", "solved_at") if name in last},
         "tokens_per_second": _rate(plan, result),
         "epochs": plan.epochs,
+        **({"epochs_by_set": plan.epochs_by_set} if plan.settings.mixture else {}),
         "settings": plan.settings.to_json(),
         "own_settings": plan.remarks,
         "data": plan.workload.record,

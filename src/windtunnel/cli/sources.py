@@ -101,9 +101,41 @@ def no_task(**of_a_task: Any) -> None:
             raise InputError(f"--{name} belongs to a task; name one with --task, or leave it out")
 
 
+def read_mix(mix: Sequence[str]) -> dict[str, str]:
+    """What --mix says of each set: NAME=WEIGHT, or the entries of one JSON or TOML file."""
+    from windtunnel.data.mixture import typed
+
+    files = [each for each in mix if each.endswith((".json", ".toml"))]
+    if not files:
+        return typed(mix)
+    if len(mix) > 1:
+        raise InputError(f"--mix {files[0]}: name one file, or a weight for each set, not both")
+    return {name: str(weight) for name, weight in _read_entries(Path(files[0])).items()}
+
+
+def _read_entries(path: Path) -> dict[str, Any]:
+    import json
+    import tomllib
+
+    try:
+        data = path.read_bytes()
+        entries = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"--mix {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"--mix {path} is not {path.suffix[1:].upper()}: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, dict):
+        raise InputError(f"--mix {path} must hold a weight for each set, not a {type(entries).__name__}")
+    for name, value in entries.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise InputError(f"--mix {path}: {name} is {value!r}; expected a weight, 0.3, or epochs, '3x'")
+    return entries
+
+
 def read_dataset(
-    data: Sequence[Path],
+    data: Sequence[Path | str],
     text_field: str,
+    set_field: str,
     choice: "int | str | Path | None",
     context: int,
     heldout_tokens: int,
@@ -113,5 +145,5 @@ def read_dataset(
     from windtunnel.data.corpus import read_corpus
     from windtunnel.data.shards import prepare
 
-    corpus = read_corpus(list(data) or None, text_field)
+    corpus = read_corpus(list(data) or None, text_field, set_field)
     return prepare(corpus, choice, context, heldout_tokens, progress=progress)

@@ -11,6 +11,8 @@ from windtunnel.cli.options import (
     DType,
     Items,
     Json,
+    Mixing,
+    SetField,
     Settings,
     Task,
     TextField,
@@ -25,6 +27,8 @@ _EXAMPLE = """Examples:
 windtunnel train palm --data my.txt --tokens 20M --out runs/palm
 
 windtunnel train palm --settings paper --tokens 5M --out runs/as-published
+
+windtunnel train llama --data pile.jsonl.zst --data code=src/ --mix mix.toml --tokens 20M --out runs/mixed
 
 windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --out runs/small
 
@@ -51,6 +55,8 @@ def run(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder to make.")],
     data: Data = [],  # noqa: B006
     text_field: TextField = "text",
+    set_field: SetField = "meta.pile_set_name",
+    mix: Mixing = [],  # noqa: B006
     task: Task = None,
     items: Items = None,
     vocab: Vocabulary = None,
@@ -115,6 +121,10 @@ def run(
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = None,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="COUNT", parser=count, help="Threads that read the data ahead; 0: each step its own."),
+    ] = 1,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks: 10-40 s first.")] = False,
     recompute: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Recompute activations in the backward pass: less memory.")
@@ -151,6 +161,7 @@ def run(
 ) -> None:
     """Train one recipe and score it on held-out text, or on the held-out items of a task."""
     from windtunnel.cli.runs import Request, train_and_report
+    from windtunnel.cli.sources import read_mix
     from windtunnel.execution import Execution
     from windtunnel.training.spikes import Spikes
 
@@ -177,6 +188,8 @@ def run(
         out=out,
         data=tuple(data),
         text_field=text_field,
+        set_field=set_field,
+        mix=read_mix(mix),
         task=task,
         items=items,
         vocab=vocab,
@@ -192,6 +205,7 @@ def run(
             compile=compiled,
             checkpoint=recompute,
             threads=threads,
+            workers=workers,
         ),
         resume=resume,
         mesh=mesh,

@@ -101,6 +101,7 @@ def arm_entry(
         "loss": {**_interval(loss), "seeds": loss},
         "bits_per_byte": float(np.mean(runs.bits[1.0])),
         "horizons": _horizons(study, arm, runs),
+        **_sets(study, runs),
         "curve": runs.curve,
         "diverged": sum(one["diverged"] for one in runs.results),
         "nonfinite_steps": sum(one["nonfinite_steps"] for one in runs.results),
@@ -139,6 +140,14 @@ def _horizons(study: Study, arm: Arm, runs: ArmRuns) -> dict[str, Any]:
         }
         for horizon in study.design.horizons
     }
+
+
+def _sets(study: Study, runs: ArmRuns) -> dict[str, Any]:
+    """The loss on each set at D, over seeds; nothing where the held-out text is all one set."""
+    finals = [one["horizons"][study.horizon_key(1.0)].get("sets", {}) for one in runs.results]
+    if not finals or not finals[0]:
+        return {}
+    return {"sets": {name: _interval([each[name]["loss"] for each in finals]) for name in finals[0]}}
 
 
 def _sweep(study: Study, arm: Arm, tuning: Mapping[str, Any]) -> dict[str, Any]:

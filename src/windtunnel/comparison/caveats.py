@@ -18,6 +18,7 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> l
         ("tokenizer", "identical", str(data["tokenizer_fingerprint"])),
         ("corpus", "identical, held-out documents chosen by hash", str(data["fingerprint"])),
         ("training tokens and their order", *_order(study, runs)),
+        *_mixture(study),
         (
             "batch",
             f"{design.batch_size} sequences of {design.context} tokens a step",
@@ -110,6 +111,11 @@ def _order(study: Study, runs: Mapping[str, ArmRuns]) -> tuple[str, str]:
         return "DIFFERENT between arms: the comparison is not fair", "; ".join(sorted(map(str, hashes.values())))
     first = " ".join(f"seed {seed}: {next(iter(found))[:16]}" for seed, found in sorted(hashes.items()))
     return "a pure function of (seed, step, row); the first and last 64 batches hashed", first
+
+
+def _mixture(study: Study) -> list[tuple[str, str, str]]:
+    shares = ", ".join(f"{share.set} {share.weight:.3g}" for share in study.mixture)
+    return [("mixture", "the same set for each sequence of the order", shares)] if shares else []
 
 
 def _heldout_hash(runs: Mapping[str, ArmRuns], dataset: Dataset) -> str:

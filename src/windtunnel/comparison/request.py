@@ -12,7 +12,8 @@ from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.study import Study, check_folder
 from windtunnel.data.building import Progress
 from windtunnel.data.corpus import read_corpus
-from windtunnel.data.sampler import Sampler
+from windtunnel.data.documents import SET_FIELD
+from windtunnel.data.mixture import make_sampler, resolve
 from windtunnel.data.shards import prepare
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
@@ -29,8 +30,10 @@ class StudyRequest:
 
     arms: tuple[str, ...]
     out: Path
-    data: tuple[Path, ...] | None = None
+    data: tuple[Path | str, ...] | None = None
     text_field: str = "text"
+    set_field: str = SET_FIELD
+    mix: Mapping[str, str] = field(default_factory=dict)
     preset: str = "quick"
     baseline: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -66,12 +69,13 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     execution = execution.replace(device=resolved.device.type)  # each worker sees one device
     design = _design(request, resolved.device.type)
     _build(request, design, design.vocab or 1024)  # impossible arms are found before the corpus is read
-    corpus = read_corpus(request.data, request.text_field)
+    corpus = read_corpus(request.data, request.text_field, request.set_field)
     choice = request.tokenizer if request.tokenizer is not None else design.vocab
     dataset = prepare(corpus, choice, design.context, design.evaluation_tokens, request.cache, progress)
     arms, baseline = _build(request, design, int(dataset.record["vocab"]))
     longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
-    sampler = Sampler(dataset.train, design.context, 1)
+    mixture = resolve(request.mix, dataset.train) if request.mix else ()
+    sampler = make_sampler(dataset.train, design.context, 1, mixture)
     steps = max(1, round(longest / (design.batch_size * design.context)))
     try:
         sampler.check_epochs(steps, design.batch_size, request.max_epochs)
@@ -83,6 +87,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
         baseline=baseline,
         design=design,
         data={**dataset.record, "epochs": sampler.epochs(steps, design.batch_size)},
+        mixture=mixture,
         execution=execution,
         device=resolved.device.type,
         dtype=resolved.dtype,

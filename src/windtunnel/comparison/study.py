@@ -13,6 +13,7 @@ from windtunnel.comparison.matching import Match
 from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.published import centre, published_values, shares_trunk
 from windtunnel.comparison.tuning import TuningRule
+from windtunnel.data.mixture import Mix, Share
 from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
@@ -40,6 +41,7 @@ class Study:
     margin: float
     primary: str | None
     dataset_folder: Path
+    mixture: Mix = ()
 
     def arm(self, label: str) -> Arm:
         return next(arm for arm in self.arms if arm.label == label)
@@ -116,6 +118,7 @@ class Study:
             "data": {name: self.data.get(name) for name in ("fingerprint", "tokenizer_fingerprint", "vocab")},
             "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
             "arms": [_arm_json(arm) for arm in self.arms],
+            **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
         }
 
     @property
@@ -144,6 +147,7 @@ class Study:
             horizons=horizons,
             evaluation_tokens=self.design.evaluation_tokens,
             **rules,
+            mixture=self.mixture,
         )
 
 
@@ -218,6 +222,7 @@ def _study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         margin=question["margin"],
         primary=question["primary"],
         dataset_folder=Path(record["dataset_folder"]),
+        mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
     )
 
 

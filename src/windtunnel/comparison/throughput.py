@@ -11,7 +11,7 @@ from typing import Any
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
-from windtunnel.data.sampler import Sampler
+from windtunnel.data.mixture import make_sampler
 from windtunnel.data.shards import Dataset, default_cache, open_dataset
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.root import Model
@@ -28,7 +28,7 @@ class Timed:
     """An arm ready to be timed; every call runs real training steps, data loading included."""
 
     def __init__(self, spec: Model, settings: TrainingSettings, dataset: Dataset, resolved: Resolved) -> None:
-        sampler = Sampler(dataset.train, settings.context, settings.data_seed)
+        sampler = make_sampler(dataset.train, settings.context, settings.data_seed, settings.mixture)
         self.trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
         self.compile_seconds = self.trainer.warm_up() if resolved.compile else 0.0
         self.tokens, self.last, self.step = settings.step_tokens, settings.steps - 1, 0

@@ -10,6 +10,7 @@ never stored, whatever the size of the corpus.
 import functools
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from windtunnel.data.shards import Split
+from windtunnel.data.shard import Split
 from windtunnel.errors import InputError
 
 _ROUNDS = 6
@@ -47,25 +48,15 @@ class Windows(Protocol):
         ...
 
 
-class Sampler:
-    """Draws batches of windows from one split, in an order that `data_seed` alone decides."""
+class Batches(ABC):
+    """Batches of an endless order of sequences 0, 1, ..., of which each step takes the next."""
 
-    def __init__(self, split: Split, context: int, data_seed: int) -> None:
+    def __init__(self, end_of_text: int, context: int, data_seed: int) -> None:
         if context < 1:
             raise InputError(f"context must be at least 1, not {context}")
-        self._tokens: npt.NDArray[Any] = np.asarray(split.tokens)
-        self._end_of_text = split.end_of_text
-        self._span = np.arange(context + 1, dtype=np.int64)
+        self._end_of_text = end_of_text
         self.context = context
         self.data_seed = data_seed
-        whole = bool((np.diff(split.offsets) == context + 1).all())
-        self._stride, self._shifts = (context + 1, 1) if whole else (context, context)
-        self.windows = self._tokens.size // self._stride if whole else (self._tokens.size - context) // context
-        if self.windows < 1:
-            raise InputError(
-                f"{self._tokens.size} training tokens hold no window of context {context}; at least {2 * context} are "
-                "needed: name more data or a shorter context"
-            )
 
     def batch(self, step: int, batch_size: int, rows: slice = slice(None)) -> Batch:
         """Rows `rows` of the batch of step `step`; any slicing into micro-batches gives the same rows."""
@@ -82,40 +73,82 @@ class Sampler:
             documents[:, 1:] = torch.from_numpy(np.cumsum(starts, axis=1))
         return Batch(tokens, torch.from_numpy(window[:, 1:].copy()), documents)
 
+    @abstractmethod
     def window(self, sequences: range) -> npt.NDArray[Any]:
         """The token ids of some sequences, each with its last target: b t+1."""
-        window: npt.NDArray[Any] = self._tokens[self._starts(sequences)[:, None] + self._span]
+
+    @abstractmethod
+    def epochs_by_set(self, sequences: int) -> dict[str, float]:
+        """How often the first so many sequences go through each set; "" is the name of the only one."""
+
+    @abstractmethod
+    def _too_often(self, name: str, sequences: int, max_epochs: float) -> str:
+        """What may be asked of a set instead, for the message that refuses a request."""
+
+    def epochs(self, steps: int, batch_size: int) -> float:
+        """How often `steps` steps go through the data, or through the set that they repeat most."""
+        return max(self.epochs_by_set(steps * batch_size).values())
+
+    def check_epochs(self, steps: int, batch_size: int, max_epochs: float = 4.0) -> None:
+        """Refuse a request that repeats the corpus, or a set of it, more than `max_epochs` times."""
+        sequences = steps * batch_size
+        for name, epochs in self.epochs_by_set(sequences).items():
+            if epochs > max_epochs:
+                raise InputError(
+                    f"tokens {sequences * self.context} would be {epochs:.1f} epochs of "
+                    + self._too_often(name, sequences, max_epochs)
+                )
+
+
+class Sampler(Batches):
+    """Draws batches of windows from one split, in an order that `data_seed` alone decides; a set's with its name."""
+
+    def __init__(self, split: Split, context: int, data_seed: int, name: str = "") -> None:
+        super().__init__(split.end_of_text, context, data_seed)
+        self._tokens: npt.NDArray[Any] = np.asarray(split.tokens)
+        self._name = name
+        self._span = np.arange(context + 1, dtype=np.int64)
+        whole = bool((np.diff(split.offsets) == context + 1).all())
+        self._stride, self._shifts = (context + 1, 1) if whole else (context, context)
+        self.windows = self._tokens.size // self._stride if whole else (self._tokens.size - context) // context
+        if self.windows < 1:
+            owner = f" of set {name!r}" if name else ""
+            raise InputError(
+                f"{self._tokens.size} training tokens{owner} hold no window of context {context}; at least "
+                f"{2 * context} are needed: name more data or a shorter context"
+            )
+
+    def window(self, sequences: range) -> npt.NDArray[Any]:
+        return self.windows_at(np.arange(sequences.start, sequences.stop, sequences.step, dtype=np.int64))
+
+    def windows_at(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The same for sequences in any order."""
+        window: npt.NDArray[Any] = self._tokens[self._starts(drawn)[:, None] + self._span]
         return window
 
     def starts(self, step: int, batch_size: int, rows: slice = slice(None)) -> npt.NDArray[np.int64]:
         """Where in the stream each row of the batch starts."""
-        return self._starts(_sequences(step, batch_size)[rows])
+        return self._starts(np.array(_sequences(step, batch_size)[rows], dtype=np.int64))
 
-    def _starts(self, sequences: range) -> npt.NDArray[np.int64]:
-        drawn = np.arange(sequences.start, sequences.stop, sequences.step, dtype=np.int64)
+    def _starts(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         starts = np.empty_like(drawn)
         epochs = drawn // self.windows
         for epoch in dict.fromkeys(epochs.tolist()):
-            rounds, offset = _epoch_keys(self.data_seed, epoch, self.context)
+            rounds, offset = _epoch_keys(self.data_seed, epoch, self.context, self._name)
             here = epochs == epoch
             place = permute((drawn[here] % self.windows).astype(np.uint64), self.windows, rounds)
             starts[here] = offset % self._shifts + place.astype(np.int64) * self._stride
         return starts
 
-    def epochs(self, steps: int, batch_size: int) -> float:
-        """How often `steps` steps go through the split."""
-        return steps * batch_size / self.windows
+    def epochs_by_set(self, sequences: int) -> dict[str, float]:
+        return {self._name: sequences / self.windows}
 
-    def check_epochs(self, steps: int, batch_size: int, max_epochs: float = 4.0) -> None:
-        """Refuse a request that repeats the corpus more than `max_epochs` times."""
-        epochs = self.epochs(steps, batch_size)
-        if epochs > max_epochs:
-            asked = steps * batch_size * self.context
-            most = int(max_epochs * self.windows * self.context)
-            raise InputError(
-                f"tokens {asked} would be {epochs:.1f} epochs of {self.windows * self.context} training tokens "
-                f"(at most {max_epochs:g} are allowed): ask for at most {most} tokens, or name more data"
-            )
+    def _too_often(self, name: str, sequences: int, max_epochs: float) -> str:
+        most = int(max_epochs * self.windows * self.context)
+        return (
+            f"{self.windows * self.context} training tokens (at most {max_epochs:g} are allowed): ask for at most "
+            f"{most} tokens, or name more data"
+        )
 
 
 def batch_hash(sampler: Windows, steps: int, batch_size: int | Callable[[int], range]) -> str:
@@ -164,10 +197,10 @@ def _hash(value: Indices, key: np.uint64) -> Indices:
 
 
 @functools.lru_cache(maxsize=64)
-def _epoch_keys(data_seed: int, epoch: int, context: int) -> tuple[npt.NDArray[np.uint64], int]:
-    """The round keys of an epoch's permutation and the offset of its cut, from SHA-256 of (seed, epoch)."""
-    words = []
+def _epoch_keys(data_seed: int, epoch: int, context: int, name: str) -> tuple[npt.NDArray[np.uint64], int]:
+    """The round keys of an epoch's permutation and the offset of its cut, from SHA-256 of (seed, epoch, set)."""
+    words, owner = [], f" {name}" if name else ""
     for number in range(_ROUNDS + 1):
-        digest = hashlib.sha256(f"windtunnel sampler 1 {data_seed} {epoch} {number}".encode()).digest()
+        digest = hashlib.sha256(f"windtunnel sampler 1 {data_seed} {epoch} {number}{owner}".encode()).digest()
         words.append(int.from_bytes(digest[:8], "little"))
     return np.array(words[:_ROUNDS], dtype=np.uint64), words[_ROUNDS] % context

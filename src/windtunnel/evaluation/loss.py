@@ -26,6 +26,8 @@ class Documents(Protocol):
     def bytes(self) -> NDArray[np.int64]: ...
     @property
     def names(self) -> Sequence[str]: ...
+    @property
+    def sets(self) -> Sequence[str | None]: ...
 
 
 class DocumentLosses(NamedTuple):
@@ -116,6 +118,22 @@ def constant_losses(
     """What `evaluate_loss` would return for a model whose loss is `loss` for every token."""
     constant = _Constant(loss)
     return evaluate_loss(constant, split, token_bytes, context, batch_size=64, max_tokens=max_tokens)
+
+
+def losses_by_set(losses: DocumentLosses, sets: Sequence[str | None]) -> dict[str, dict[str, float]]:
+    """Nats per token, bits per byte and tokens of each set of documents, by name; "other" is what belongs to none."""
+    names = [sets[index] or "other" for index in losses.documents.tolist()]
+    found: dict[str, dict[str, float]] = {}
+    for name in sorted(set(names)):
+        here = np.array([each == name for each in names])
+        part = losses._replace(nats=losses.nats[here], tokens=losses.tokens[here], bytes=losses.bytes[here])
+        if part.tokens.sum():
+            found[name] = {
+                "loss": part.loss,
+                "bits_per_byte": part.bits_per_byte,
+                "tokens": int(part.tokens.sum()),
+            }
+    return found
 
 
 class _Constant(nn.Module):

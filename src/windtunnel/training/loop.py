@@ -10,6 +10,7 @@ from windtunnel.checkpoint import fill, model_tensors
 from windtunnel.distributed.sharding import Parts, Scorer
 from windtunnel.distributed.team import ALONE, Team
 from windtunnel.execution import Resolved
+from windtunnel.training.ahead import Ahead
 from windtunnel.training.optimisers import build_optimisers
 from windtunnel.training.optimisers.adafactor import Adafactor
 from windtunnel.training.optimisers.state import flatten_state, restore_state
@@ -48,7 +49,8 @@ class Trainer:
         for optimiser in self.optimisers:
             if isinstance(optimiser, Adafactor):
                 optimiser.mean_squares = self.parts.mean_squares
-        self.sampler, self.settings, self.execution, self.team = sampler, settings, execution, team
+        self.settings, self.execution, self.team = settings, execution, team
+        self.data = Ahead(sampler, self._own_sequences_at, execution.workers, pinned=execution.device.type == "cuda")
         self.skips: list[tuple[int, int]] = []  # (step, sequences passed over before it), beyond the settings'
 
     def advance(self, step: int, horizon: float | None) -> Step:
@@ -71,6 +73,12 @@ class Trainer:
         planned = self.settings.sequences_at(step)
         passed = sum(sequences for start, sequences in self.skips if start <= step)
         return range(planned.start + passed, planned.stop + passed)
+
+    def _own_sequences_at(self, step: int) -> range:
+        """Those of them that this process reads."""
+        sequences = self.sequences_at(step)
+        mine = self.team.rows(len(sequences))
+        return sequences[mine.start : mine.stop]
 
     def warm_up(self) -> float:
         """Compile by running forward and backward once without an update; returns the seconds it took."""
@@ -114,11 +122,11 @@ class Trainer:
         return ((self.settings.seed * 1_000_003 + step) * 1_009 + part) % 2**63
 
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        sequences = self.sequences_at(step)
-        mine = self.team.rows(len(sequences))
-        batch, size = self.sampler.read(sequences[mine.start : mine.stop]), len(mine)
-        rows = min(len(sequences), self.settings.batch_size // self.settings.accumulation)
-        counted = self._counted(batch.targets) if len(sequences) > min(rows, size) else 0
+        whole = len(self.sequences_at(step))
+        batch = self.data.take(step)
+        size = len(batch.tokens)
+        rows = min(whole, self.settings.batch_size // self.settings.accumulation)
+        counted = self._counted(batch.targets) if whole > min(rows, size) else 0
         total: Tensor | None = None
         layers: dict[str, Tensor] = {}
         for first in range(0, size, rows):

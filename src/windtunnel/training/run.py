@@ -43,8 +43,9 @@ class RunResult:
     A diverged run has the initial loss in place of each horizon it did not reach, marked `imputed` (protocol 6.5).
     skipped_steps: batches passed over, as (FROM, TO) of the settings say. nonfinite_steps: steps whose loss or gradient
     was not finite. rewinds: where the run went back from a spike, and the sequences passed over each time; their steps
-    count nowhere but in seconds: training time with all branches; compile_seconds comes on top. batch_hash: that of
-    the order of data in which nothing is passed over.
+    count nowhere but in seconds: training time with all branches; compile_seconds comes on top. data_seconds: what of
+    it the steps waited for their batches. batch_hash: that of the order of data
+    in which nothing is passed over.
     """
 
     horizons: dict[str, dict[str, Any]]
@@ -55,6 +56,7 @@ class RunResult:
     seconds: float
     compile_seconds: float
     batch_hash: str
+    data_seconds: float = 0.0
     rewinds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -149,7 +151,10 @@ def train(
             session = Session(trainer, run, horizons, signals, options)
             if run.changed:
                 run.note("identity", identity["identity"])
-            session.run()
+            try:
+                session.run()
+            finally:
+                trainer.data.close()
         result = _result(session, horizons, spec.vocab, compile_seconds, hash_of_batches)
         run.write(RESULT, result.to_json)
         return result
@@ -240,6 +245,7 @@ def _result(
                 "checkpoint": None,
                 "imputed": True,
                 **(learning(state.probes) if segment.horizon == 1.0 else {}),
+                **session.horizons.workload.by_set(losses),
             }
     return RunResult(
         horizons=results,
@@ -250,6 +256,7 @@ def _result(
         seconds=session.total_seconds,
         compile_seconds=compile_seconds,
         batch_hash=hash_of_batches,
+        data_seconds=session.trainer.data.waited,
         rewinds=state.rewinds,
     )
 

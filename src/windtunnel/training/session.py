@@ -92,6 +92,7 @@ class Session:
         self.trainer.restore(checkpoint.tensors, checkpoint.folder)
         self.state = State.from_json(checkpoint.record["state"])
         self.trainer.skips = self.state.skips
+        self.trainer.data.waited = self.state.data_seconds
         self.clock = Clock(self.state.seconds)
         if last.base is not None:
             base = checkpoint if last.base == last.name else self.folder.load(last.base)
@@ -245,6 +246,7 @@ class Session:
     def _save(self, segment: Segment, snapshot: Snapshot) -> None:
         self.state.metrics_bytes = self.log.settle()
         self.state.seconds = self.clock.seconds
+        self.state.data_seconds = self.trainer.data.waited
         self.state.planned_skips = list(self.settings.skips)
         position = self._position(segment, self.state.step)
         needed, record = self._milestones(segment), self.state.to_json()
@@ -319,12 +321,13 @@ class Session:
             "seconds": self.clock.seconds,
             "checkpoint": f"checkpoints/{name}",
             "imputed": False,
+            **self.horizons.workload.by_set(scores),
             **(learning(self.state.probes) if horizon == 1.0 else {}),
         }
         self.folder.save_final(name, self.trainer.snapshot(), result)
         self.state.horizons[str(horizon)] = result
         row = {"step": segment.stop, "horizon": horizon, "tokens": result["tokens"]}
-        told: dict[str, Any] = {name: result[name] for name in ("bits_per_byte", "accuracy") if name in result}
+        told: dict[str, Any] = {name: result[name] for name in ("bits_per_byte", "accuracy", "sets") if name in result}
         self._write({**row, "evaluation_loss": result["loss"], **told})
 
     def _leave(self, segment: Segment) -> None:

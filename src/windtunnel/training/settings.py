@@ -4,6 +4,7 @@ import functools
 import math
 from typing import Literal
 
+from windtunnel.data.mixture import Share
 from windtunnel.spec import Spec, nearest
 from windtunnel.training import ramp
 from windtunnel.training.optimisers import OPTIMISERS
@@ -33,6 +34,7 @@ class TrainingSettings(Spec):
     skips:         data to pass over, as (FROM, TO): after FROM steps, the batches of TO - FROM steps.
     horizons:      fractions of D at which a fully decayed run is evaluated (not for cosine; the last is always 1).
     evaluation_tokens: held-out tokens scored at each horizon; None takes all.
+    mixture:       the sets of the data and their weights; () takes all of the data as it lies.
     """
 
     tokens: int
@@ -59,6 +61,7 @@ class TrainingSettings(Spec):
     data_seed: int = 0
     horizons: tuple[float, ...] = (1.0,)
     evaluation_tokens: int | None = None
+    mixture: tuple[Share, ...] = ()
 
     @property
     def step_tokens(self) -> int:
@@ -171,6 +174,8 @@ class TrainingSettings(Spec):
         self._require("skips", rising, "pairs (FROM, TO) of steps, FROM before TO, in rising order of FROM")
         late = [start for start, _ in self.skips if start >= self.steps]
         self._require("skips", not late, f"of steps before the last, {self.steps}")
+        names = [share.set for share in self.mixture]
+        self._require("mixture", len(set(names)) == len(names), "a weight for each set, once")
         enough = self.evaluation_tokens is None or self.evaluation_tokens >= 1
         self._require("evaluation_tokens", enough, "at least 1, or None for all held-out documents")
 

@@ -12,15 +12,17 @@ class State:
     """What a checkpoint remembers besides tensors.
 
     seconds: training time of the line that leads here, the trunk and at most one branch; branch_seconds: that of
-    branches already left. horizons: their results. skips: (step, sequences) passed over after a spike on this line;
-    rewinds: an account of every time the run went back. planned_skips: the settings' skips. trunk: inside a branch,
-    what the trunk goes on with. probes: scores on the way.
+    branches already left; data_seconds: what of both the steps waited for their batches. horizons: their results.
+    skips: (step, sequences) passed over after a spike on this line; rewinds: an account of every time the run went
+    back. planned_skips: the settings' skips. trunk: inside a branch, what the trunk goes on with. probes: scores on the
+    way.
     """
 
     segment: int = 0
     step: int = 0
     seconds: float = 0.0
     branch_seconds: float = 0.0
+    data_seconds: float = 0.0
     metrics_bytes: int = 0
     watch: Watch = field(default_factory=Watch)
     detector: Detector = field(default_factory=Detector)

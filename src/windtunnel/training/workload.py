@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from windtunnel.data.sampler import Batch, Sampler
+from windtunnel.data.mixture import make_sampler
+from windtunnel.data.sampler import Batch, Batches
 from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.data.tasks import Task, TaskStream
 from windtunnel.errors import InputError
@@ -26,7 +27,7 @@ from windtunnel.evaluation.accuracy import (
     kept_items,
     score_items,
 )
-from windtunnel.evaluation.loss import DocumentLosses, constant_losses, evaluate_loss
+from windtunnel.evaluation.loss import DocumentLosses, constant_losses, evaluate_loss, losses_by_set
 from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.settings import TrainingSettings
@@ -93,6 +94,10 @@ class Workload(ABC):
     def save(self, folder: Path) -> None:
         """Put beside a run what its model needs to be used."""
 
+    def by_set(self, scores: Scores) -> dict[str, Any]:
+        """The scores of each set of the held-out text, as the entry `sets`; nothing where there is only one."""
+        return {}
+
     def probe_steps(self, settings: TrainingSettings) -> int:
         """Every how many steps of the longest horizon a run is scored on the way; 0: never."""
         return 0
@@ -136,8 +141,8 @@ class Text(Workload):
         if settings.context > spec.context:
             raise InputError(f"context is {settings.context}, but the model is meant for at most {spec.context}")
 
-    def order(self, settings: TrainingSettings) -> Sampler:
-        return Sampler(self.dataset.train, settings.context, settings.data_seed)
+    def order(self, settings: TrainingSettings) -> Batches:
+        return make_sampler(self.dataset.train, settings.context, settings.data_seed, settings.mixture)
 
     def evaluate(self, model: nn.Module, settings: TrainingSettings) -> DocumentLosses:
         batch_size = max(1, _EVALUATION_TOKENS // settings.context)
@@ -147,6 +152,11 @@ class Text(Workload):
     def imputed(self, loss: float, settings: TrainingSettings) -> DocumentLosses:
         held, sizes = self.dataset.heldout, self.dataset.tokenizer.token_bytes
         return constant_losses(held, sizes, settings.context, settings.evaluation_tokens, loss)
+
+    def by_set(self, scores: Scores) -> dict[str, Any]:
+        assert isinstance(scores, DocumentLosses)
+        sets = losses_by_set(scores, self.dataset.heldout.sets)
+        return {"sets": sets} if len(sets) > 1 else {}
 
     def save(self, folder: Path) -> None:
         self.dataset.tokenizer.save(folder / "tokenizer")
@@ -196,6 +206,8 @@ class Synthetic(Workload):
             raise InputError(
                 f"task {self.task.name} ({self.task.label()}): {reason}; build a model that is made for it"
             )
+        if settings.mixture:
+            raise InputError(f"mixture: {self.task.name} is a task and has no sets; leave it out")
         if settings.context != self.task.span:
             raise InputError(
                 f"context is {settings.context}, but an item of {self.task.name} has {self.task.span} tokens"

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from windtunnel.comparison.report.reading import Arm, Study, items
-from windtunnel.report import Axis, Chart, Guide, Section, Series, Tabs, figures
+from windtunnel.comparison.report.reading import Arm, Study, items, mapping
+from windtunnel.report import Axis, Chart, Guide, Part, Section, Series, Table, Tabs, figures
 from windtunnel.report.scales import limits
 
 _NOTE = (
@@ -67,8 +67,32 @@ def loss_section(study: Study) -> Section | None:
         title="Loss against tokens, FLOPs and time",
         short="Loss",
         lead=lead,
-        parts=[Tabs(title="Loss against", tabs=charts)],
+        parts=[Tabs(title="Loss against", tabs=charts), *_by_set(study)],
     )
+
+
+def _by_set(study: Study) -> list[Part]:
+    """The final loss on each set of the data, where there are several."""
+    names = list(dict.fromkeys(str(name) for arm in study.arms for name in arm.part("sets")))
+    rows = [
+        (
+            name,
+            *(
+                f"{figures.fixed(arm.number('sets', name, 'mean'))} {figures.interval(*_ends(arm, name))}"
+                for arm in study.arms
+            ),
+        )
+        for name in names
+    ]
+    columns = ("set", *(arm.name for arm in study.arms))
+    note = "Held-out nats a token at the end of the budget, 95 % interval over seeds; not paired."
+    table = Table(caption="Loss by set", columns=columns, rows=rows, numeric=range(1, len(columns)), note=note)
+    return [table] if rows else []
+
+
+def _ends(arm: Arm, name: str) -> tuple[float | None, float | None]:
+    low, high = (items(mapping(arm.part("sets").get(name)).get("ci95")) or [None, None])[:2]
+    return figures.number_or_none(low), figures.number_or_none(high)
 
 
 def _near(study: Study, cost: _Cost) -> Chart | None:
