@@ -7,17 +7,11 @@ other sequences than were foreseen, after a rewind, they are read on the spot.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 from windtunnel.data.sampler import Batch
+from windtunnel.training.workload import Order
 
 _AHEAD = 2  # batches for each thread
-
-
-class Reads(Protocol):
-    """What reads any sequences of an order (`windtunnel.data.sampler.Batches`, a stream of a task's items)."""
-
-    def read(self, sequences: range) -> Batch: ...
 
 
 class Ahead:
@@ -27,7 +21,7 @@ class Ahead:
     that a GPU can copy from while it computes.
     """
 
-    def __init__(self, sampler: Reads, plan: Callable[[int], range], workers: int, pinned: bool = False) -> None:
+    def __init__(self, sampler: Order, plan: Callable[[int], range], workers: int, pinned: bool = False) -> None:
         self.sampler, self._plan, self._workers, self._pinned = sampler, plan, workers, pinned
         self._coming: dict[range, Future[Batch]] = {}
         self._pool: ThreadPoolExecutor | None = None

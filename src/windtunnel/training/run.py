@@ -245,7 +245,7 @@ def _result(
                 "checkpoint": None,
                 "imputed": True,
                 **(learning(state.probes) if segment.horizon == 1.0 else {}),
-                **session.horizons.workload.by_set(losses),
+                **horizons.workload.by_set(scores),
             }
     return RunResult(
         horizons=results,
