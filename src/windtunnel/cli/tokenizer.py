@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +17,14 @@ from windtunnel.errors import InputError
 if TYPE_CHECKING:
     from windtunnel.data.tokenizers import Tokenizer
 
+_MEASURED = 1000  # documents, of which bytes per token are told
 _TRAIN_EXAMPLE = """Examples:
 
 windtunnel tokenizer train --data my.txt --vocab 32k --out tok
+
+windtunnel tokenizer train --data pile.jsonl.zst --vocab 256k --out tok
+
+Of a large corpus a sample is used, up to 256 MB.
 
 The folder is what --tokenizer takes.
 """
@@ -51,15 +57,16 @@ def train(
 ) -> None:
     """Train a lossless SentencePiece vocabulary: whitespace kept, digits single, bytes as fall-back."""
     from windtunnel.data.corpus import read_corpus
+    from windtunnel.data.division import Texts
     from windtunnel.data.tokenizers import train_sentencepiece
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; name a new folder")
     corpus = read_corpus(data or None, text_field)
-    texts = [document.text for document in corpus.documents]
+    texts = Texts(corpus.documents)
     tokenizer = train_sentencepiece(texts, vocab)
     _save(tokenizer, out)
-    sample = texts[: max(1, len(texts) // 100)]
+    sample = list(islice(texts, min(_MEASURED, max(1, len(corpus.survey.sizes) // 100))))
     tokens = sum(len(ids) for ids in tokenizer.encode_documents(sample))
     per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
     record = {**_record(tokenizer), "folder": str(out), "data": corpus.source, "bytes_per_token": per_token}
