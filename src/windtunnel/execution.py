@@ -31,7 +31,8 @@ class Execution(Spec):
     checkpoint:  recompute each block's activations in the backward pass: less memory, one more forward pass.
     threads:     CPU threads; None leaves torch's number.
     workers:     threads that read training data ahead of the steps; with 0 each step reads its own. The batches are
-                 the same.
+                 the same. None is one beside a GPU and none on a CPU, whose steps take hundreds of times as long as
+                 reading, and where a thread would take from the computing.
     """
 
     device: str = "auto"
@@ -39,10 +40,10 @@ class Execution(Spec):
     compile: bool = False
     checkpoint: bool = False
     threads: int | None = None
-    workers: int = 1
+    workers: int | None = None
 
     def validate(self) -> None:
-        self.require(self.workers >= 0, f"workers is {self.workers}; it must be at least 0")
+        self.require(self.workers is None or self.workers >= 0, f"workers is {self.workers}; it must be at least 0")
         enough = self.threads is None or self.threads >= 1
         self.require(enough, f"threads is {self.threads!r}; it must be at least 1, or None for torch's own number")
 
@@ -53,8 +54,9 @@ class Execution(Spec):
         if dtype == "auto":
             has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
             dtype = "bfloat16" if has_bfloat16 else "float32"
+        workers = int(device.type == "cuda") if self.workers is None else self.workers
         threads = self.threads or torch.get_num_threads()
-        return Resolved(device, dtype, threads, compile=self.compile, checkpoint=self.checkpoint, workers=self.workers)
+        return Resolved(device, dtype, threads, compile=self.compile, checkpoint=self.checkpoint, workers=workers)
 
 
 @dataclass(frozen=True)

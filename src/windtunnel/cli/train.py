@@ -122,9 +122,9 @@ def run(
     dtype: DType = "auto",
     threads: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = None,
     workers: Annotated[
-        int,
-        typer.Option(metavar="COUNT", parser=count, help="Threads that read the data ahead; 0: each step its own."),
-    ] = 1,
+        int | None,
+        typer.Option(metavar="COUNT", parser=count, help="Threads that read the data ahead; else 1 with a GPU, or 0."),
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks: 10-40 s first.")] = False,
     recompute: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Recompute activations in the backward pass: less memory.")
