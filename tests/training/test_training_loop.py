@@ -52,7 +52,7 @@ def test_steps_equal_a_plain_loop(dataset: Dataset, make_spec: Any, make_setting
     trainer = _trainer(make_spec(), make_settings(warmup=0.1, clip=clip), dataset)
     twin = copy.deepcopy(trainer.model)
     norms = [float(trainer.advance(step, None)[2]) for step in range(12)]
-    assert norms == pytest.approx(_plain_steps(twin, trainer.sampler, 12, clip), rel=1e-3)
+    assert norms == pytest.approx(_plain_steps(twin, trainer.data.sampler, 12, clip), rel=1e-3)
     for name, parameter in trainer.model.named_parameters():
         torch.testing.assert_close(parameter, twin.get_parameter(name), atol=ROUNDING, rtol=0, msg=name)
 

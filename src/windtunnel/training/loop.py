@@ -123,6 +123,7 @@ class Trainer:
 
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         whole = len(self.sequences_at(step))
+        mine = self.team.rows(whole)
         batch = self.data.take(step)
         size = len(batch.tokens)
         rows = min(whole, self.settings.batch_size // self.settings.accumulation)
