@@ -95,7 +95,7 @@ class Subject:
 
 
 def subjects_of(
-    names: Sequence[str], data: Sequence[Path], text_field: str, device: torch.device, packages: tuple[str, ...] = ()
+    names: Sequence[str], data: Sequence[Path | str], text_field: str, device: torch.device, packages: tuple[str, ...] = ()
 ) -> list[Subject]:
     """Runs as they are typed, `[label=]folder`, with the text that they are all asked about.
 
@@ -158,7 +158,7 @@ def _held_out(subject: Subject, tokenizer: Tokenizer) -> Text:
     return Text(name, record["id"], dataset.heldout, tokenizer, dataset.train.tokens)
 
 
-def _given(data: Sequence[Path], text_field: str, tokenizer: Tokenizer, subjects: Sequence[Subject]) -> Text:
+def _given(data: Sequence[Path | str], text_field: str, tokenizer: Tokenizer, subjects: Sequence[Subject]) -> Text:
     corpus = read_corpus(list(data), text_field)
     for subject in subjects:
         if (subject.stored.record.get("data") or {}).get("fingerprint") == corpus.fingerprint:
@@ -166,16 +166,17 @@ def _given(data: Sequence[Path], text_field: str, tokenizer: Tokenizer, subjects
                 f"--data: is what {subject.folder} was trained on; leave it out, and the part that was held out is read"
             )
     parts, sizes, names = [], [], []
+    sets: list[str | None] = []
     for document in corpus.documents:
         ids = tokenizer.encode(document.text)
         parts.append(np.concatenate([[tokenizer.end_of_text], ids]))
         sizes.append(int(tokenizer.token_bytes[ids].sum()))
         names.append(document.name)
+        sets.append(document.set)
         if sum(map(len, parts)) > _MOST_TOKENS:
             break
     offsets = np.cumsum([0, *map(len, parts)])
     tokens = np.concatenate(parts).astype(np.uint32)
-    sets: list[str | None] = [None] * len(names)
     split = Split(tokens, offsets, np.array(sizes, np.int64), names, sets, tokenizer.end_of_text)
     key = hashlib.sha256(f"{corpus.fingerprint} {tokenizer.fingerprint}".encode()).hexdigest()[:32]
     return Text(corpus.name, key, split, tokenizer)
