@@ -95,7 +95,11 @@ class Subject:
 
 
 def subjects_of(
-    names: Sequence[str], data: Sequence[Path | str], text_field: str, device: torch.device, packages: tuple[str, ...] = ()
+    names: Sequence[str],
+    data: Sequence[Path | str],
+    text_field: str,
+    device: torch.device,
+    packages: tuple[str, ...] = (),
 ) -> list[Subject]:
     """Runs as they are typed, `[label=]folder`, with the text that they are all asked about.
 
