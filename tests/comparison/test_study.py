@@ -110,6 +110,16 @@ def test_another_question_in_the_same_folder_is_refused(finished, corpus):
         plan_study(request(corpus, folder, "llama", "ngpt", tokens=16 * 512))
 
 
+def test_a_study_of_an_earlier_version_is_still_read(finished, tmp_path):
+    """It named its shards by `dataset_folder`; its hash is the same."""
+    folder, study, _ = finished
+    record = json.loads((folder / "study.json").read_text())
+    record["dataset_folder"] = record.pop("workload")["folder"]
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    assert load_study(tmp_path, ("tests",))[0].id == study.id
+    assert set(record["question"]["data"]) == {"fingerprint", "tokenizer_fingerprint", "vocab"}
+
+
 def test_a_changed_question_is_noticed(finished, tmp_path):
     folder, _, _ = finished
     copy = tmp_path / "copy"

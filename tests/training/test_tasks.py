@@ -89,7 +89,7 @@ def test_the_ladder_and_the_aspects_are_scored():
     model = model_for(task).build().initialize(0)
     figures = evaluate_task(model, task, 200).figures()
     assert [rung["label"] for rung in figures["rungs"]] == [
-        "as trained", "shortest=4,longest=4", "shortest=8", "shortest=16,longest=16", "shortest=32,longest=32",
+        "as trained", "longest=4", "longest=8", "longest=16", "longest=32",
     ]  # fmt: skip
     assert sum(one["items"] for one in figures["aspects"]["length"]) == 200
     assert [one["from"] for one in figures["aspects"]["length"]] == list(range(1, 9))
@@ -100,7 +100,7 @@ def test_the_ladder_and_the_aspects_are_scored():
 
 def test_rungs_beyond_a_table_of_positions_are_named_and_not_asked():
     model = model_for(COPYING, "gpt3").build().initialize(0)
-    assert evaluate_task(model, COPYING, 50).beyond == ("shortest=8,longest=8", "shortest=16,longest=16")
+    assert evaluate_task(model, COPYING, 50).beyond == ("longest=8", "longest=16")
     assert "end at 10, an item has 14" in addressable(model.spec, COPYING.replace(longest=6))
     assert "the task has 30 tokens" in addressable(model.spec, parse_task("copying:longest=4"))
 

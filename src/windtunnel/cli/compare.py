@@ -1,4 +1,4 @@
-"""`windtunnel compare`: arms side by side on real text, to a verdict."""
+"""`windtunnel compare`: arms side by side on real text or on a synthetic task, to a verdict."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,19 @@ from windtunnel.cli.options import (
     Data,
     Device,
     DType,
+    Items,
     Json,
     Mixing,
     Packages,
     SetField,
     Settings,
+    Task,
     TextField,
     TokenizerPath,
     Vocabulary,
     complete_recipe,
     count,
+    state_size,
 )
 
 _EXAMPLE = """Examples:
@@ -26,6 +29,8 @@ _EXAMPLE = """Examples:
 windtunnel compare llama palm diff_transformer ngpt --data my.txt --preset quick --out studies/first
 
 windtunnel compare llama palm serial=palm:parallel=false --seeds 3 --out studies/own
+
+windtunnel compare llama hawk griffin --task induction:length=64 --out studies/induction
 
 An arm is [label=]recipe[:setting=value,...]. Presets: smoke, quick, standard, strict.
 
@@ -48,6 +53,16 @@ def run(
     text_field: TextField = "text",
     set_field: SetField = "meta.pile_set_name",
     mix: Mixing = [],  # noqa: B006
+    task: Task = None,
+    items: Items = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES|baseline",
+            parser=state_size,
+            help="Match the arms in the decoding state after an item of the task, not in parameters.",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or strict.")] = "quick",
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="Its label; else llama, else the first.")] = None,
     settings: Settings = [],  # noqa: B006
@@ -102,6 +117,9 @@ def run(
         text_field=text_field,
         set_field=set_field,
         mix=read_mix(mix),
+        task=task,
+        items=items,
+        state=state,
         preset=preset,
         baseline=baseline,
         settings=sizes if context is None else {**sizes, "context": context},

@@ -23,6 +23,7 @@ from windtunnel.statistics import mean_interval
 from windtunnel.training.settings import TrainingSettings
 
 _POINTS = 48
+_BY_DOCUMENT = ("nats", "tokens", "bytes", "documents", "answers", "correct")  # of documents, or of a task's items
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ArmRuns:
 
     seeds: list[int]
     losses: dict[float, list[float]]
-    bits: dict[float, list[float]]
+    bits: dict[float, list[float | None]]
     documents: list[dict[str, Any]]
     results: list[dict[str, Any]]
     curve: dict[str, list[float]]
@@ -50,7 +51,7 @@ def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
     return ArmRuns(
         seeds=done,
         losses={horizon: [one["horizons"][key]["loss"] for one in results] for horizon, key in keys.items()},
-        bits={horizon: [one["horizons"][key]["bits_per_byte"] for one in results] for horizon, key in keys.items()},
+        bits={h: [one["horizons"][key].get("bits_per_byte") for one in results] for h, key in keys.items()},
         documents=[_documents_at_d(study, arm, folder, seed) for seed in done],
         results=results,
         curve=_curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
@@ -99,7 +100,7 @@ def arm_entry(
         "lr_reason": tuning["reason"],
         **_sweep(study, arm, tuning),
         "loss": {**_interval(loss), "seeds": loss},
-        "bits_per_byte": float(np.mean(runs.bits[1.0])),
+        **_bits(runs.bits[1.0]),
         "horizons": _horizons(study, arm, runs),
         **_sets(study, runs),
         "curve": runs.curve,
@@ -123,7 +124,14 @@ def arm_entry(
 
 def _documents(path: Path, key: str) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[f"h{key}/{name}"] for name in ("nats", "tokens", "bytes", "documents")}
+        named = {name.removeprefix(f"h{key}/"): name for name in stored.files if name.startswith(f"h{key}/")}
+        return {name: stored[named[name]] for name in _BY_DOCUMENT if name in named}
+
+
+def _bits(values: list[float | None]) -> dict[str, float]:
+    """Bits per byte over the seeds; nothing for a task, which has no bytes."""
+    known = [value for value in values if value is not None]
+    return {"bits_per_byte": float(np.mean(known))} if known else {}
 
 
 def _interval(values: list[float]) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def _horizons(study: Study, arm: Arm, runs: ArmRuns) -> dict[str, Any]:
         f"{horizon:g}": {
             "tokens": round(study.design.tokens * horizon * arm.token_factor),
             "loss": {**_interval(runs.losses[horizon]), "seeds": runs.losses[horizon]},
-            "bits_per_byte": float(np.mean(runs.bits[horizon])),
+            **_bits(runs.bits[horizon]),
         }
         for horizon in study.design.horizons
     }

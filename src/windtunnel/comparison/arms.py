@@ -1,13 +1,16 @@
 """Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from windtunnel import recipes
 from windtunnel.comparison.matching import Match, Shape, match, match_by_width
 from windtunnel.comparison.presets import Preset
+from windtunnel.comparison.state_matching import match_state
 from windtunnel.errors import InputError
 from windtunnel.ledger import n_body_active
 from windtunnel.mlps import MLP
@@ -89,8 +92,11 @@ def build_arms(
     *,
     lattice: int,
     allow_gap: bool,
+    state: int | str | None = None,
 ) -> tuple[list[Arm], str]:
     """All arms, variants matched to the baseline's active body parameters, and the baseline's label.
+
+    state: match the bytes of the decoding state at the context instead, to so many or to the baseline's ("baseline").
 
     The baseline is the arm of that label, else `llama` if present, else the first.
     """
@@ -109,6 +115,8 @@ def build_arms(
     if any(name in first.settings for name in CONTROLS):
         raise InputError(f"arm {chosen!r}: {', '.join(CONTROLS)} are for controls; the baseline follows the rules")
     reference = _unmatched(first, sizes)
+    if state is not None:
+        return _at_one_state(requests, sizes, reference, state, lattice, allow_gap), chosen
     arms = {chosen: reference}
     for request in requests:
         if request.label != chosen:
@@ -116,6 +124,48 @@ def build_arms(
     twins = [_twin(request, sizes, arms, reference, lattice) for request in requests] if preset.second_knob else []
     built = [arms[label] for label in labels] + [twin for twin in twins if twin is not None]
     return [_with_tuning(arm, arms) for arm in built], chosen
+
+
+def state_of(arms: Sequence[Arm], baseline: str, length: int) -> int:
+    """Bytes of the baseline's decoding state after so many tokens."""
+    return _state(next(arm for arm in arms if arm.label == baseline).spec, length)
+
+
+def _at_one_state(
+    requests: Sequence[ArmRequest],
+    sizes: Mapping[str, Any],
+    reference: Arm,
+    state: int | str,
+    lattice: int,
+    allow_gap: bool,
+) -> list[Arm]:
+    """Every arm at the width whose decoding state has the wanted bytes; parameters are what they come to."""
+    length = int(sizes["context"])
+    if isinstance(state, str) and state != "baseline":
+        raise InputError(f"state: {state!r} given; a number of bytes, or baseline")
+    target = _state(reference.spec, length) if isinstance(state, str) else state
+    arms: dict[str, Arm] = {}
+    for request in requests:
+        arm = _unmatched(request, sizes)
+        found = match_state(
+            _counter(request.recipe, arm.settings, lambda spec: _state(spec, length)),
+            _counter(request.recipe, arm.settings),
+            _shape(arm.spec),
+            target,
+            n_body_active(reference.spec),
+            lattice=lattice,
+            allow_gap=allow_gap,
+        )
+        settings = {**arm.settings, **_turned(found, arm)}
+        warnings = (f"{request.label}: {found.warning}",) if found.warning else ()
+        spec = _spec(request, settings)
+        arms[request.label] = _replace(arm, spec=spec, matching=found, settings=settings, warnings=warnings)
+    return [_with_tuning(arm, arms) for arm in arms.values()]
+
+
+def _state(spec: Model, length: int) -> int:
+    with torch.device("meta"):
+        return int(spec.build().state_bytes(length))
 
 
 def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
@@ -175,11 +225,11 @@ def _changes(recipe: str, before: Mapping[str, int], after: Mapping[str, int]) -
     }
 
 
-def _counter(recipe: str, settings: Mapping[str, Any]) -> Any:
+def _counter(recipe: str, settings: Mapping[str, Any], of: Callable[[Model], int] = n_body_active) -> Any:
     before = _shape(recipes.build(recipe, **settings)).settings()
 
     def count(sizes: dict[str, int]) -> int:
-        return n_body_active(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
+        return of(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
 
     return count
 

@@ -8,15 +8,15 @@ from windtunnel.comparison.arm_results import ArmRuns
 from windtunnel.comparison.study import Study
 from windtunnel.data.shards import Dataset
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Text
 
 
-def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> list[dict[str, str]]:
+def held_equal(study: Study, runs: Mapping[str, ArmRuns]) -> list[dict[str, str]]:
     """Rows of what every arm shares: the rule, and a hash or figure that proves it."""
-    design, data = study.design, study.data
+    design = study.design
     decay = TrainingSettings.weight_decay
     rows = [
-        ("tokenizer", "identical", str(data["tokenizer_fingerprint"])),
-        ("corpus", "identical, held-out documents chosen by hash", str(data["fingerprint"])),
+        *_what(study),
         ("training tokens and their order", *_order(study, runs)),
         *_mixture(study),
         (
@@ -24,8 +24,7 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> l
             f"{design.batch_size} sequences of {design.context} tokens a step",
             f"{design.context} x {design.batch_size}",
         ),
-        ("document boundaries", "nothing crosses them in any arm", "positions are masked; state would be reset"),
-        ("held-out text", f"disjoint windows of {design.context}, the same documents", _heldout_hash(runs, dataset)),
+        *_heldout(study, runs),
         (
             "optimiser",
             "AdamW, betas (0.9, 0.95), clipped at 1.0, decay on matrices and tables only" + _but(study),
@@ -42,9 +41,61 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns], dataset: Dataset) -> l
             f"seed 0, {design.tuning_fraction:g} D",
         ),
         ("numeric policy", "float32 weights and optimiser state in every arm", f"{study.dtype} on {study.device}"),
-        ("parameters", "active body parameters matched to the baseline", _gaps(study)),
+        _matched(study),
     ]
     return [{"what": what, "rule": rule, "evidence": evidence} for what, rule, evidence in rows]
+
+
+def _what(study: Study) -> list[tuple[str, str, str]]:
+    if study.task is not None:
+        return [
+            ("task", "identical, an endless stream of items; held-out ones told apart by their content", _named(study))
+        ]
+    return [
+        ("tokenizer", "identical", str(study.data["tokenizer_fingerprint"])),
+        ("corpus", "identical, held-out documents chosen by hash", str(study.data["fingerprint"])),
+    ]
+
+
+def _named(study: Study) -> str:
+    return f"{study.data['name']}, {study.data['fingerprint'][:16]}"
+
+
+def _heldout(study: Study, runs: Mapping[str, ArmRuns]) -> list[tuple[str, str, str]]:
+    workload = study.workload
+    if not isinstance(workload, Text):
+        return [
+            ("held-out items", "the same for every run, drawn with seed 0", f"{study.data['heldout_items']:,} items")
+        ]
+    windows = f"disjoint windows of {study.design.context}, the same documents"
+    return [
+        ("document boundaries", "nothing crosses them in any arm", "positions are masked; state would be reset"),
+        ("held-out text", windows, _heldout_hash(runs, workload.dataset)),
+    ]
+
+
+def _matched(study: Study) -> tuple[str, str, str]:
+    if study.data.get("state") is not None:
+        return "state", f"widths turned until decoding one item carries {study.data['state']:,} bytes", _gaps(study)
+    return "parameters", "active body parameters matched to the baseline", _gaps(study)
+
+
+def task_caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
+    """What a reader must not conclude from a synthetic task."""
+    found = [
+        "A synthetic task tells what an architecture can learn to do, at one size and one setting; not how often text "
+        "asks for it.",
+        "Accuracy is at the learning rate that the sweep chose; the best of the sweep, beside it, is optimistic.",
+        "Length generalisation depends on the length and the duration of training: sweep both before it is reported.",
+        "A mixer with a convolution is helped by it: an arm that adds one to the baseline would tell how much.",
+        f"Learning is looked at every {max(1, _steps(results) // 40)} steps, so steps to solve are known that finely.",
+        "FLOPs count the head at every token; a CPU computes it where there are answers alone.",
+    ]
+    return found + _about_arms(study, results)
+
+
+def _steps(results: Mapping[str, Any]) -> int:
+    return max(int(arm["task"]["steps"]) for arm in results["arms"].values())
 
 
 def caveats(study: Study, results: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ from windtunnel.comparison.study import Study, save_study
 from windtunnel.comparison.throughput import throughput_job
 from windtunnel.comparison.tuning import Choice, Trial, choose, next_trials
 from windtunnel.errors import InputError
+from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Workload
 
 Notify = Callable[["Progress"], None]
 _BRACKET_MOVES = 2
@@ -125,7 +127,9 @@ class _Engine:
                 if choice is not None:
                     seed = self.study.seeds(arm)[seed_index]
                     for name, settings in self.study.all_settings(arm, choice.lr, seed).items():
-                        work.append(self._job(self.folder / "runs" / arm.label / name, arm, settings))
+                        work.append(
+                            self._job(self.folder / "runs" / arm.label / name, arm, settings, self.study.workload)
+                        )
                         jobs[work[-1].name] = arm.label
         for outcome in self._run("runs", work):
             if outcome.result is None:
@@ -135,13 +139,13 @@ class _Engine:
     def time(self) -> None:
         """Throughput of all arms side by side, in a process of its own; done once a study."""
         path = self.folder / "throughput.json"
-        if path.is_file():
+        if path.is_file() or self.study.task is not None:  # speed is a question for texts
             return
         design = self.study.design
         arms = [arm for arm in self.study.arms if (self.folder / "runs" / arm.label).is_dir()]
         settings = [self.study.run_settings(arm, 1e-4, 1).replace(ramp=()) for arm in arms]  # steps of full size
         job = throughput_job(
-            arms, settings, self.study.baseline, design.blocks, self.study.dataset_folder, self.study.execution
+            arms, settings, self.study.baseline, design.blocks, self.study.workload, self.study.execution
         )
         for outcome in self._on(LocalPool(1), "throughput", [job]):
             if outcome.result is None:
@@ -162,7 +166,7 @@ class _Engine:
 
     def _trial(self, arm: Arm, lr: float, fraction: float) -> Job:
         folder = self.folder / "trials" / arm.label / f"{fraction:g}D-lr-{lr:.4g}"
-        return self._job(folder, arm, self.study.trial_settings(arm, lr, fraction))
+        return self._job(folder, arm, self.study.trial_settings(arm, lr, fraction), self.study.workload.for_tuning())
 
     def _note_trial(self, sweep: _Sweep, lr: float, outcome: Outcome) -> None:
         if outcome.result is None:
@@ -174,9 +178,11 @@ class _Engine:
         sweep.trials.sort(key=lambda one: one.lr)
 
     def _read_trial(self, sweep: _Sweep, lr: float, result: Mapping[str, Any], fraction: float) -> Trial:
-        loss = float(result["horizons"]["1.0"]["loss"])
+        end = result["horizons"]["1.0"]
+        loss = float(end["loss"])
         sweep.initial_loss = result["initial_loss"] or sweep.initial_loss
-        sweep.rows.append({"lr": lr, "loss": loss, "diverged": result["diverged"], "horizon": fraction})
+        row = {"lr": lr, "loss": loss, "diverged": result["diverged"], "horizon": fraction}
+        sweep.rows.append(row | {name: end[name] for name in ("accuracy",) if name in end})
         sweep.rows.sort(key=lambda row: (row["horizon"], row["lr"]))
         return Trial(lr, loss, bool(result["diverged"]))
 
@@ -206,8 +212,8 @@ class _Engine:
             reason = f"moved by the check at D from {choice.lr:.3g}"
             self.choices[label] = replace(choice, lr=best, reason=reason)
 
-    def _job(self, folder: Path, arm: Arm, settings: Any) -> Job:
-        return training_job(folder, arm, settings, self.study.dataset_folder, self.study.execution)
+    def _job(self, folder: Path, arm: Arm, settings: TrainingSettings, workload: Workload) -> Job:
+        return training_job(folder, arm, settings, workload, self.study.execution)
 
     def _run(self, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Outcomes of finished jobs from their folders, then of the others from the pool."""

@@ -8,7 +8,6 @@ from typing import Any
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
-from windtunnel.data.shards import open_dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.root import Model
@@ -16,17 +15,18 @@ from windtunnel.spec import from_json
 from windtunnel.training.progress import Progress
 from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Workload, open_workload
 
 _LOCK_SECONDS = 5.0
 
 
-def training_job(folder: Path, arm: Arm, settings: TrainingSettings, dataset: Path, execution: Execution) -> Job:
+def training_job(folder: Path, arm: Arm, settings: TrainingSettings, workload: Workload, execution: Execution) -> Job:
     """The job that trains one run in a folder of its own; run again, it goes on from where it stopped."""
     payload = {
         "folder": str(folder),
         "spec": arm.spec.to_json(),
         "settings": settings.to_json(),
-        "dataset": str(dataset),
+        "workload": workload.address(),
         "execution": execution.to_json(),
         "packages": arm.packages,
     }
@@ -51,7 +51,7 @@ def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[st
     assert isinstance(spec, Model)
     assert isinstance(settings, TrainingSettings)
     assert isinstance(execution, Execution)
-    dataset = open_dataset(Path(payload["dataset"]), verify=False)
+    workload = open_workload(payload["workload"])
 
     def progressed(progress: Progress) -> None:
         report(progress.tokens)
@@ -61,7 +61,7 @@ def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[st
             result = train(
                 spec,
                 settings,
-                dataset,
+                workload,
                 Path(payload["folder"]),
                 execution,
                 resume=True,

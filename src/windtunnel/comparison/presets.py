@@ -100,6 +100,32 @@ _GPU = {
 }
 
 
+_TASK_STEPS = {"smoke": 40, "quick": 1000, "standard": 3000, "strict": 3000}
+_TASK_SEEDS = {"smoke": 1, "quick": 3, "standard": 5, "strict": 10}
+_TASK_BATCH = 64
+
+
+def for_task(design: Preset, span: int) -> Preset:
+    """A preset's design for a synthetic task whose items have `span` tokens.
+
+    Two layers; one horizon, since steps to solve it take the place of shorter ones; trials are as long as runs.
+    """
+    batch = 8 if design.name == "smoke" else _TASK_BATCH
+    return replace(
+        design,
+        layers=2,
+        context=span,
+        batch_size=batch,
+        tokens=_TASK_STEPS[design.name] * batch * span,
+        seeds=_TASK_SEEDS[design.name],
+        horizons=(1.0,),
+        edge_cap=4 if design.edge_cap else 0,
+        tuning_fraction=1.0,
+        refine=False,
+        bracket=False,
+    )
+
+
 def preset(name: str, device: str) -> Preset:
     """The preset of this name for a device type ("cpu", "cuda", "mps")."""
     table = _CPU if device == "cpu" else _GPU

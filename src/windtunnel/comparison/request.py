@@ -1,22 +1,24 @@
 """From what a user asks to a study: everything that can be checked is checked before anything runs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from windtunnel.comparison.arms import Arm, build_arms
-from windtunnel.comparison.presets import Preset, preset
+from windtunnel.comparison.arms import Arm, build_arms, state_of
+from windtunnel.comparison.presets import Preset, for_task, preset
 from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.study import Study, check_folder
 from windtunnel.data.building import Progress
 from windtunnel.data.corpus import read_corpus
 from windtunnel.data.documents import SET_FIELD
-from windtunnel.data.mixture import make_sampler, resolve
+from windtunnel.data.mixture import Mix, make_sampler, resolve
 from windtunnel.data.shards import prepare
+from windtunnel.data.tasks import Task, parse_task
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.training.workload import ITEMS, Synthetic, Text, Workload
 
 MARGIN = 0.03
 
@@ -25,6 +27,8 @@ MARGIN = 0.03
 class StudyRequest:
     """What a user asks for. `settings` hold for every arm (`layers`, `width`, ...); the rest replaces the preset's.
 
+    task: a synthetic task in place of a text. state: arms are matched in the bytes that decoding an item of it carries,
+    so many, or "baseline" for as many as the baseline has; None matches parameters.
     rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
     """
 
@@ -37,6 +41,9 @@ class StudyRequest:
     preset: str = "quick"
     baseline: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task: str | None = None
+    items: int | None = None
+    state: int | str | None = None
     tokenizer: Any = None
     vocab: int | None = None
     tokens: int | None = None
@@ -67,43 +74,82 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     execution = Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1)  # type: ignore[arg-type]
     resolved = execution.resolve()
     execution = execution.replace(device=resolved.device.type)  # each worker sees one device
-    design = _design(request, resolved.device.type)
-    _build(request, design, design.vocab or 1024)  # impossible arms are found before the corpus is read
-    corpus = read_corpus(request.data, request.text_field, request.set_field)
-    choice = request.tokenizer if request.tokenizer is not None else design.vocab
-    dataset = prepare(corpus, choice, design.context, design.evaluation_tokens, request.cache, progress)
-    arms, baseline = _build(request, design, int(dataset.record["vocab"]))
-    longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
-    mixture = resolve(request.mix, dataset.train) if request.mix else ()
-    sampler = make_sampler(dataset.train, design.context, 1, mixture)
-    steps = max(1, round(longest / (design.batch_size * design.context)))
-    try:
-        sampler.check_epochs(steps, design.batch_size, request.max_epochs)
-    except InputError as error:
-        raise InputError(f"{error}; the longest horizon is {design.longest:g} x --tokens") from None
+    task = None if request.task is None else parse_task(request.task)
+    design = _design(request, resolved.device.type, task)
+    vocab = task.ids if task is not None else design.vocab or 1024
+    _build(request, design, vocab)  # impossible arms are found before the corpus is read
+    workload = _workload(request, design, progress)
+    arms, baseline = _build(request, design, int(workload.record["vocab"]))
+    data = dict(workload.record)
+    mixture: Mix = ()
+    if isinstance(workload, Text):
+        mixture = resolve(request.mix, workload.dataset.train) if request.mix else ()
+        data["epochs"] = _epochs(request, design, arms, workload, mixture)
+    if request.state is not None:
+        data["state"] = state_of(arms, baseline, design.context)
     study = Study(
         title=" · ".join(arm.label for arm in arms),
         arms=tuple(arms),
         baseline=baseline,
         design=design,
-        data={**dataset.record, "epochs": sampler.epochs(steps, design.batch_size)},
+        data=data,
         mixture=mixture,
         execution=execution,
         device=resolved.device.type,
         dtype=resolved.dtype,
         margin=request.margin,
         primary=request.primary,
-        dataset_folder=dataset.folder,
+        workload=workload,
     )
     for arm in arms:  # an impossible budget or schedule is found before anything runs
-        study.all_settings(arm, 1e-3, 1)
+        for settings in study.all_settings(arm, 1e-3, 1).values():
+            workload.check(arm.spec, settings)
         study.trial_settings(arm, 1e-3, design.tuning_fraction)
     check_folder(study, request.out)
     return study
 
 
-def _design(request: StudyRequest, device: str) -> Preset:
+def _workload(request: StudyRequest, design: Preset, progress: Progress | None) -> Workload:
+    """The task that was named, or the corpus as token shards."""
+    if request.task is not None:
+        return Synthetic(parse_task(request.task), ITEMS if request.items is None else request.items)
+    corpus = read_corpus(request.data, request.text_field, request.set_field)
+    choice = request.tokenizer if request.tokenizer is not None else design.vocab
+    return Text(prepare(corpus, choice, design.context, design.evaluation_tokens, request.cache, progress))
+
+
+def _epochs(request: StudyRequest, design: Preset, arms: Sequence[Arm], text: Text, mixture: Mix) -> float:
+    """How often the longest run reads the corpus; too often is refused."""
+    longest = max(round(design.tokens * design.longest * arm.token_factor) for arm in arms)
+    sampler = make_sampler(text.dataset.train, design.context, 1, mixture)
+    steps = max(1, round(longest / (design.batch_size * design.context)))
+    try:
+        sampler.check_epochs(steps, design.batch_size, request.max_epochs)
+    except InputError as error:
+        raise InputError(f"{error}; the longest horizon is {design.longest:g} x --tokens") from None
+    return sampler.epochs(steps, design.batch_size)
+
+
+def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
     design = preset(request.preset, device)
+    if task is None:
+        for name in ("items", "state"):
+            if getattr(request, name) is not None:
+                raise InputError(f"{name} belongs to a task; name one with --task, or leave it out")
+    else:
+        design = for_task(design, task.span)
+        for name, given in (
+            ("data", request.data),
+            ("tokenizer", request.tokenizer),
+            ("vocab", request.vocab),
+            ("evaluation_tokens", request.evaluation_tokens),
+            ("mix", request.mix or None),
+        ):
+            if given is not None:
+                raise InputError(f"{name} belongs to a text, and the task {request.task} is named; give one of the two")
+        if request.settings.get("context", task.span) != task.span:
+            given, span = request.settings["context"], task.span
+            raise InputError(f"context is {given}, but an item of {task.name} has {span} tokens; leave it out")
     names = ("tokens", "seeds", "evaluation_tokens", "batch_size", "trials", "blocks", "vocab")
     changes = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     for name in ("layers", "width", "context"):
@@ -129,5 +175,6 @@ def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm]
         {name: value for name, value in request.settings.items() if name != "vocab"},
         lattice=lattice,
         allow_gap=request.allow_param_gap,
+        state=request.state,
     )
     return with_papers(arms, request.rules), baseline

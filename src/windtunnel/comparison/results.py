@@ -13,15 +13,17 @@ import windtunnel
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arm_results import ArmRuns, arm_entry, read_runs
 from windtunnel.comparison.arms import Arm
-from windtunnel.comparison.caveats import caveats, held_equal
+from windtunnel.comparison.caveats import caveats, held_equal, task_caveats
 from windtunnel.comparison.documents import DocumentLosses
 from windtunnel.comparison.headline import Question, Throughput, adjust, compare_arms
 from windtunnel.comparison.horizons import Horizons
 from windtunnel.comparison.power import detectable, detectable_speedup
-from windtunnel.comparison.study import Study, dataset_of, load_study
+from windtunnel.comparison.study import Study, load_study
+from windtunnel.comparison.task_results import ACCURACY_MARGIN, compare_task, judged, task_entry
 from windtunnel.comparison.verdict import Evidence
 from windtunnel.errors import WorkError
 from windtunnel.ledger import n_body
+from windtunnel.training.workload import SOLVED
 
 RESULTS = "results.json"
 
@@ -76,8 +78,7 @@ def build_results(files: Files) -> dict[str, Any]:
         for arm in study.arms
         if files.runs[arm.label].seeds
     }
-    comparisons = [_compare(files, arms, arm) for arm in study.variants if arm.label in arms]
-    comparisons = adjust(comparisons) if comparisons else []
+    comparisons = _comparisons(files, arms)
     results = {
         "study": study.id,
         "title": study.title,
@@ -87,15 +88,29 @@ def build_results(files: Files) -> dict[str, Any]:
         "data": _data(study),
         "settings": _settings(study, comparisons),
         "versions": _versions(study, files.throughput),
-        "power": _power(study, comparisons),
+        **({"power": _power(study, comparisons)} if study.task is None else {}),
         "arms": arms,
         "comparisons": comparisons,
-        "held_equal": held_equal(study, files.runs, dataset_of(study)),
+        "held_equal": held_equal(study, files.runs),
         "failures": files.failures,
         "notes": [warning for arm in study.arms for warning in arm.warnings],
     }
-    results["caveats"] = caveats(study, results)
+    results["caveats"] = caveats(study, results) if study.task is None else task_caveats(study, results)
     return results
+
+
+def _comparisons(files: Files, arms: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every variant that has runs against the baseline; a task's scores are put into the arms first."""
+    study = files.study
+    variants = [arm for arm in study.variants if arm.label in arms]
+    if study.task is None:
+        comparisons = [_compare(files, arms, arm) for arm in variants]
+        return adjust(comparisons) if comparisons else []
+    for label in arms:
+        arms[label]["task"] = task_entry(study.arm(label), files.runs[label], arms[label]["trials"])
+    base = files.runs[study.baseline]
+    pairs = {arm.label: _pairs(study, arm, files.runs[arm.label], base) for arm in variants}
+    return judged([compare_task(study, arms, arm, pairs[arm.label]) for arm in variants], arms)
 
 
 def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
@@ -189,9 +204,19 @@ def _settings(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]
         "settings": "paper" if any(arm.published for arm in study.arms) else "common",
         "trials": design.trials,
         "tuning_fraction": design.tuning_fraction,
+        **_reading(study, comparisons),
+    }
+
+
+def _reading(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the figures were made."""
+    if study.task is not None:
+        return {"solved": SOLVED, "margin": ACCURACY_MARGIN}
+    primary = {one["primary"] for one in comparisons}
+    return {
         "estimator": "B",
         "margin": study.margin,
-        "primary_track": comparisons[0]["primary"] if len({one["primary"] for one in comparisons}) == 1 else "by arm",
+        "primary_track": next(iter(primary)) if len(primary) == 1 else "by arm",
     }
 
 
@@ -216,6 +241,8 @@ def _visible(study: Study, sigma: float, slope: float, comparisons: int) -> dict
 
 
 def _data(study: Study) -> dict[str, Any]:
+    if study.task is not None:
+        return dict(study.data)
     return {**study.data, "leak": "nothing crosses document boundaries: attention is masked there, in every arm"}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.published import centre, published_values, shares_trunk
 from windtunnel.comparison.tuning import TuningRule
 from windtunnel.data.mixture import Mix, Share
-from windtunnel.data.shards import Dataset, open_dataset
+from windtunnel.data.tasks import Task
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.ledger import Ledger, keeps_maps, ledger
@@ -22,8 +23,11 @@ from windtunnel.recipes.sizing import Training
 from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Synthetic, Workload, open_workload
 
 FORMAT = 1
+RATIO = 2.0  # of neighbouring learning rates in a sweep
+TASK_RATIO = math.sqrt(2)  # what is learned suddenly is learned within a narrow range of rates
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,13 @@ class Study:
     dtype: str
     margin: float
     primary: str | None
-    dataset_folder: Path
+    workload: Workload
     mixture: Mix = ()
+
+    @property
+    def task(self) -> Task | None:
+        """The synthetic task, if this is about one."""
+        return self.workload.task if isinstance(self.workload, Synthetic) else None
 
     def arm(self, label: str) -> Arm:
         return next(arm for arm in self.arms if arm.label == label)
@@ -60,6 +69,7 @@ class Study:
             centre=centre(arm),
             initial_loss=initial_loss,
             points=self.design.trials,
+            ratio=RATIO if self.task is None else TASK_RATIO,
             edge_cap=self.design.edge_cap,
             refine=self.design.refine,
         )
@@ -115,11 +125,16 @@ class Study:
             "design": asdict(self.design),
             "margin": self.margin,
             "primary": self.primary,
-            "data": {name: self.data.get(name) for name in ("fingerprint", "tokenizer_fingerprint", "vocab")},
+            "data": self._data(),
             "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
             "arms": [_arm_json(arm) for arm in self.arms],
             **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
         }
+
+    def _data(self) -> dict[str, Any]:
+        if self.task is not None:
+            return self.workload.address()
+        return {name: self.data.get(name) for name in ("fingerprint", "tokenizer_fingerprint", "vocab")}
 
     @property
     def id(self) -> str:
@@ -177,7 +192,7 @@ def save_study(study: Study, folder: Path, created: str) -> None:
         record = {"study": study.id, "title": study.title, "created": created, "question": study.question()}
         record |= {
             "data": study.data,
-            "dataset_folder": str(study.dataset_folder),
+            "workload": study.workload.address(),
             "execution": study.execution.to_json(),
         }
         write_json(folder / "study.json", record)
@@ -198,11 +213,6 @@ def load_study(folder: Path, packages: tuple[str, ...] = ()) -> tuple[Study, dic
     return study, record
 
 
-def dataset_of(study: Study) -> Dataset:
-    """The study's token shards."""
-    return open_dataset(study.dataset_folder, verify=False)
-
-
 def _study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
     question = record["question"]
     execution = from_json(record["execution"])
@@ -221,7 +231,7 @@ def _study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         dtype=question["policy"]["dtype"],
         margin=question["margin"],
         primary=question["primary"],
-        dataset_folder=Path(record["dataset_folder"]),
+        workload=open_workload(record.get("workload") or {"folder": record["dataset_folder"]}),
         mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
     )
 

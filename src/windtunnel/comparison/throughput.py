@@ -5,19 +5,18 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
-from windtunnel.data.mixture import make_sampler
-from windtunnel.data.shards import Dataset, default_cache, open_dataset
+from windtunnel.data.shards import default_cache
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.root import Model
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Trainer
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.workload import Workload, open_workload
 
 STEPS, SECONDS = 20, 2.0  # a block is the first of the two that is reached
 _WARM_UP_BLOCKS = 8
@@ -27,9 +26,9 @@ _AGREEMENT = 0.05
 class Timed:
     """An arm ready to be timed; every call runs real training steps, data loading included."""
 
-    def __init__(self, spec: Model, settings: TrainingSettings, dataset: Dataset, resolved: Resolved) -> None:
-        sampler = make_sampler(dataset.train, settings.context, settings.data_seed, settings.mixture)
-        self.trainer = Trainer(spec.build().initialize(settings.seed), sampler, settings, resolved)
+    def __init__(self, spec: Model, settings: TrainingSettings, workload: Workload, resolved: Resolved) -> None:
+        order = workload.order(settings)
+        self.trainer = Trainer(spec.build().initialize(settings.seed), order, settings, resolved)
         self.compile_seconds = self.trainer.warm_up() if resolved.compile else 0.0
         self.tokens, self.last, self.step = settings.step_tokens, settings.steps - 1, 0
 
@@ -55,11 +54,11 @@ class Timed:
                 return
 
 
-def seconds_a_step(spec: Model, settings: TrainingSettings, dataset: Dataset, execution: Execution) -> float:
+def seconds_a_step(spec: Model, settings: TrainingSettings, workload: Workload, execution: Execution) -> float:
     """A quick estimate for the announcement: the median of a few steps."""
     resolved = execution.resolve()
     with resolved.applied():
-        timed = Timed(spec, settings, dataset, resolved)
+        timed = Timed(spec, settings, workload, resolved)
         timed.block(steps=2)
         return statistics.median(timed.block(steps=6, seconds=1.0)[0])
 
@@ -69,7 +68,7 @@ def throughput_job(
     settings: Sequence[TrainingSettings],
     baseline: str,
     blocks: int,
-    dataset: Path,
+    workload: Workload,
     execution: Execution,
 ) -> Job:
     """The job that times every arm against the baseline."""
@@ -80,7 +79,7 @@ def throughput_job(
         ],
         "baseline": baseline,
         "blocks": blocks,
-        "dataset": str(dataset),
+        "workload": workload.address(),
         "execution": execution.to_json(),
     }
     return Job("throughput", "windtunnel.comparison.throughput:measure", payload, 0)
@@ -88,11 +87,11 @@ def throughput_job(
 
 def measure(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str, Any]:
     """Blocks in the order A B C C B A A B C ...; ratios from blocks at the same place in the order."""
-    dataset, execution = open_dataset(Path(payload["dataset"]), verify=False), from_json(payload["execution"])
+    workload, execution = open_workload(payload["workload"]), from_json(payload["execution"])
     assert isinstance(execution, Execution)
     resolved = execution.resolve()
     with resolved.applied():
-        timed = {arm["label"]: _timed(arm, dataset, resolved) for arm in payload["arms"]}
+        timed = {arm["label"]: _timed(arm, workload, resolved) for arm in payload["arms"]}
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
         for one in timed.values():
             one.warm_up()
@@ -110,11 +109,11 @@ def measure(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str,
     }
 
 
-def _timed(arm: dict[str, Any], dataset: Dataset, resolved: Resolved) -> Timed:
+def _timed(arm: dict[str, Any], workload: Workload, resolved: Resolved) -> Timed:
     spec, settings = from_json(arm["spec"], arm["packages"]), from_json(arm["settings"], arm["packages"])
     assert isinstance(spec, Model)
     assert isinstance(settings, TrainingSettings)
-    return Timed(spec, settings, dataset, resolved)
+    return Timed(spec, settings, workload, resolved)
 
 
 def _summary(blocks: list[tuple[list[float], float]], base: list[float], timed: Timed) -> dict[str, Any]:

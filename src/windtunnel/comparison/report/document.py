@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.comparison.report import wording
+from windtunnel.comparison.report.accuracy import is_task, task_sections
 from windtunnel.comparison.report.costs import cost_section, pareto_section
 from windtunnel.comparison.report.evidence import caveats_section, equal_section, machine_section
 from windtunnel.comparison.report.glossary import glossary_section
@@ -14,7 +15,7 @@ from windtunnel.comparison.report.minimality import minimality_section, settings
 from windtunnel.comparison.report.numbers import numbers_section
 from windtunnel.comparison.report.reading import Study, items, read
 from windtunnel.comparison.report.sweeps import sweep_section
-from windtunnel.report import figures, page, write_page
+from windtunnel.report import Section, figures, page, write_page
 
 FILE = "report.html"
 
@@ -28,22 +29,30 @@ def render_report(results: Mapping[str, Any]) -> str:
     """The report as one self-contained page: the same results give the same text."""
     study = read(results)
     sections = [
-        verdict_section(study),
-        loss_section(study),
-        seeds_section(study),
-        sweep_section(study),
-        pareto_section(study),
+        *_answer(study),
         cost_section(study),
         minimality_section(study),
         settings_section(study),
         equal_section(study),
         caveats_section(study),
-        numbers_section(study),
-        glossary_section(),
+        *([] if is_task(study) else [numbers_section(study), glossary_section()]),
         machine_section(study),
     ]
     shown = [section for section in sections if section is not None]
     return page(study.title, shown, kicker=_kicker(study), summary=_summary(study), footer=_footer(study))
+
+
+def _answer(study: Study) -> list[Section | None]:
+    """What was found: loss and speedups of a text, accuracy and steps of a task."""
+    if is_task(study):
+        return [*task_sections(study), sweep_section(study)]
+    return [
+        verdict_section(study),
+        loss_section(study),
+        seeds_section(study),
+        sweep_section(study),
+        pareto_section(study),
+    ]
 
 
 def _kicker(study: Study) -> str:

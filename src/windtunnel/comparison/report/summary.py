@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.comparison.report import wording
+from windtunnel.comparison.report.accuracy import is_task, task_table
 from windtunnel.comparison.report.reading import MEASURES, Arm, Comparison, Estimate, Study, read
 from windtunnel.report import Table, figures
 
@@ -25,7 +26,11 @@ def terminal_table(results: Mapping[str, Any]) -> "TerminalTable":
 
 def markdown_table(results: Mapping[str, Any]) -> str:
     """The study's table in Markdown, with its legend."""
-    return _ascii(f"{overview(read(results)).markdown()}\n{_LEGEND}\n")
+    study = read(results)
+    if is_task(study):
+        table = task_table(study)
+        return _ascii(f"{table.caption}\n\n{table.markdown()}\n{table.note}\n")
+    return _ascii(f"{overview(study).markdown()}\n{_LEGEND}\n")
 
 
 def overview(study: Study, between: str = " ") -> Table:
@@ -56,9 +61,23 @@ class TerminalTable:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
+        if is_task(self.study):
+            table = _task(self.study)
+            yield table.rich(_style, title=table.caption)
+            yield Text(_ascii(table.note), style="dim")
+            return
         for table in _wide(self.study) if options.max_width >= _WIDE else _narrow(self.study):
             yield table.rich(_style, title=table.caption or None)
         yield Text(_ascii(_LEGEND), style="dim")
+
+
+def _task(study: Study) -> Table:
+    """The task's table with its columns in pairs, so that it fits a terminal."""
+    full = task_table(study)
+    pairs = ((0,), (1, 2), (3,), (4, 5), (6,), (7, 8), (9, 10), (11,))
+    columns = ["\n".join(full.columns[k] for k in pair) for pair in pairs]
+    rows = [["\n".join(str(row[k]) for k in pair) for pair in pairs] for row in full.rows]
+    return Table(caption=full.caption, columns=columns, rows=_plain(rows), numeric=range(1, 7), note=full.note)
 
 
 def _wide(study: Study) -> list[Table]:

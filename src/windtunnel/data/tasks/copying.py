@@ -60,6 +60,10 @@ class Copying(Task):
     def aspects(self, items: Items) -> Mapping[str, Ids]:
         return {"length": items.answers.sum(1) - 1}
 
+    def label(self, trained: Task | None = None) -> str:
+        alike = trained is not None and self == trained.replace(shortest=self.longest, longest=self.longest)
+        return f"longest={self.longest}" if alike and self != trained else super().label(trained)
+
     def ladder(self) -> tuple[Task, ...]:
         lengths = [max(1, round(self.longest * factor)) for factor in (0.5, 1, 2, 4)]
         return tuple(self.replace(shortest=length, longest=length) for length in lengths)

@@ -73,6 +73,10 @@ class Phonebook(Task):
         entries = question[:, 0] // ENTRY
         return {"entries": entries, "distance": entries - 1 - place}
 
+    def label(self, trained: Task | None = None) -> str:
+        alike = trained is not None and self == trained.replace(entries=self.entries, fewest=self.entries)
+        return f"entries={self.entries}" if alike and self != trained else super().label(trained)
+
     def ladder(self) -> tuple[Task, ...]:
         sizes = [max(1, round(self.entries * factor)) for factor in (0.5, 1, 2, 4)]
         return tuple(self.replace(entries=size, fewest=size) for size in sizes if size <= _MOST)
