@@ -9,7 +9,10 @@ import torch
 
 from windtunnel.comparison.arm_results import ArmRuns
 from windtunnel.comparison.arms import Arm
-from windtunnel.comparison.statistics import (
+from windtunnel.comparison.study import Study
+from windtunnel.comparison.survival import log_rank, median_step
+from windtunnel.comparison.verdict import EQUIVALENT, INCONCLUSIVE, LOSES, NO_VERDICT, PRELIMINARY, WINS
+from windtunnel.statistics import (
     Interval,
     equivalent,
     holm,
@@ -19,9 +22,6 @@ from windtunnel.comparison.statistics import (
     simultaneous_level,
     wilson_interval,
 )
-from windtunnel.comparison.study import Study
-from windtunnel.comparison.survival import log_rank, median_step
-from windtunnel.comparison.verdict import EQUIVALENT, INCONCLUSIVE, LOSES, NO_VERDICT, PRELIMINARY, WINS
 
 FLOOR = "floor"
 SOONER, LATER = "sooner", "later"
