@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from windtunnel.bench.shape import Shape
-from windtunnel.bench.spread import Ratio
+from windtunnel.bench.spread import paired_ratio
 from windtunnel.bench.turns import Say, compared, figures, take_turns
 from windtunnel.errors import InputError, WorkError
 from windtunnel.report.tables import Table
@@ -61,8 +61,7 @@ def table(result: dict[str, Any]) -> Table:
     rows = []
     for each in result["contestants"]:
         label, _, _ = figures(each)
-        ratio = each["ratio"]
-        share = Ratio(1 / ratio["value"], 1 / ratio["high"], 1 / ratio["low"])
+        share = paired_ratio(result["contestants"][0]["seconds"], each["seconds"])
         goal = "" if label == BASELINE else f"{GOAL:.2f}"
         speed, loss = tokens / each["median_seconds"], result["losses"][label]
         rows.append([label, f"{speed:,.0f}", str(share), goal, f"{loss:.6f}"])
