@@ -127,3 +127,13 @@ def test_the_page_holds_every_section_and_number(two):
     assert "2 seeds an arm" in shown
     assert render(answers) == shown
     assert [table.caption for table in tables(answers)] == ["Loss on held-out text", "Loss by position"]
+
+
+def test_the_loss_of_each_set(draw, ask):
+    parts = draw(30, 50, 20, 40)
+    text, model = text_of(parts), tiny()
+    figures = ask(TextLoss(), model, replace(text, split=replace(text.split, sets=["a", None, "a", None])))
+    for name, chosen in (("a", (0, 2)), ("other", (1, 3))):
+        alone = ask(TextLoss(), model, text_of([parts[index] for index in chosen]))
+        assert figures["sets"][name]["value"] == pytest.approx(alone["loss"]["value"], rel=1e-6)
+    assert "sets" not in ask(TextLoss(), model, text)

@@ -120,20 +120,29 @@ def constant_losses(
     return evaluate_loss(constant, split, token_bytes, context, batch_size=64, max_tokens=max_tokens)
 
 
-def losses_by_set(losses: DocumentLosses, sets: Sequence[str | None]) -> dict[str, dict[str, float]]:
-    """Nats per token, bits per byte and tokens of each set of documents, by name; "other" is what belongs to none."""
-    names = [sets[index] or "other" for index in losses.documents.tolist()]
-    found: dict[str, dict[str, float]] = {}
-    for name in sorted(set(names)):
-        here = np.array([each == name for each in names])
-        part = losses._replace(nats=losses.nats[here], tokens=losses.tokens[here], bytes=losses.bytes[here])
+def by_set(losses: DocumentLosses, sets: Sequence[str | None]) -> dict[str, DocumentLosses]:
+    """The documents of each set that has tokens to score, by name; "other" is what belongs to none."""
+    names = np.array([sets[index] or "other" for index in losses.documents.tolist()])
+    found = {}
+    for name in sorted(set(names.tolist())):
+        here = names == name
+        part = losses._replace(
+            documents=losses.documents[here],
+            nats=losses.nats[here],
+            tokens=losses.tokens[here],
+            bytes=losses.bytes[here],
+        )
         if part.tokens.sum():
-            found[name] = {
-                "loss": part.loss,
-                "bits_per_byte": part.bits_per_byte,
-                "tokens": int(part.tokens.sum()),
-            }
+            found[name] = part
     return found
+
+
+def losses_by_set(losses: DocumentLosses, sets: Sequence[str | None]) -> dict[str, dict[str, float]]:
+    """Nats per token, bits per byte and tokens of each set of documents."""
+    return {
+        name: {"loss": part.loss, "bits_per_byte": part.bits_per_byte, "tokens": int(part.tokens.sum())}
+        for name, part in by_set(losses, sets).items()
+    }
 
 
 class _Constant(nn.Module):

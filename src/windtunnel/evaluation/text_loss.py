@@ -7,7 +7,7 @@ import numpy as np
 
 from windtunnel.evaluation.base import Arm, Evaluation
 from windtunnel.evaluation.estimates import Figures, over_documents, spelled
-from windtunnel.evaluation.loss import choose, evaluate_loss
+from windtunnel.evaluation.loss import by_set, choose, evaluate_loss
 from windtunnel.evaluation.reach import check_reach
 from windtunnel.evaluation.subject import Subject
 from windtunnel.evaluation.work import Work
@@ -51,12 +51,15 @@ class TextLoss(Evaluation):
         context, text = self._context(subject), subject.heldout
         rows = max(1, _BATCH_TOKENS // context)
         losses = evaluate_loss(run.model, text.split, text.token_bytes, context, rows, self.most)
+        parts = by_set(losses, text.split.sets)
+        sets = {name: over_documents(part.nats, part.tokens) for name, part in parts.items()}
         return {
             "context": context,
             "tokens": int(losses.tokens.sum()),
             "documents": len(losses.documents),
             "loss": over_documents(losses.nats, losses.tokens),
             "bits_per_byte": over_documents(losses.nats / np.log(2), losses.bytes),
+            **({"sets": sets} if len(sets) > 1 else {}),
         }
 
     def parts(self, arms: Sequence[Arm]) -> list[Part]:
@@ -73,7 +76,12 @@ class TextLoss(Evaluation):
             for arm in arms
         ]
         columns = ("arm", "seeds", "context", "nats a token", "bits a byte", "documents", "tokens")
-        return [Table(caption=self.title, columns=columns, rows=rows, numeric=range(1, 7))]
+        tables: list[Part] = [Table(caption=self.title, columns=columns, rows=rows, numeric=range(1, 7))]
+        if all("sets" in arm.figures for arm in arms):
+            names = list(arms[0].figures["sets"])
+            lines = [[arm.label, *(spelled(arm.figures["sets"][name]) for name in names)] for arm in arms]
+            tables.append(Table(caption="Nats a token by set", columns=("arm", *names), rows=lines))
+        return tables
 
     def _context(self, subject: Subject) -> int:
         return self.context or subject.context
