@@ -11,7 +11,7 @@ from windtunnel.init import Initial, Normal, initialize
 from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
-from windtunnel.positions.rotary import scaled
+from windtunnel.positions.rotary import has_rope, scaled
 from windtunnel.positions.scaling import scaling_for
 from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
 from windtunnel.spec import Spec
@@ -91,6 +91,11 @@ class Model(Spec):
     def packs_documents(self) -> bool:
         """Whether several documents can lie in one row without seeing each other."""
         return True
+
+    @property
+    def rotates(self) -> bool:
+        """Whether it has rotary positions, which can be scaled."""
+        return has_rope(self)
 
     def build(self) -> "ModelLayer":
         """An uninitialised module on the current default device (the meta device costs no memory)."""

@@ -59,6 +59,10 @@ class Evaluation(Spec):
         """What follows from the figures of all seeds together."""
         return {}
 
+    def compared(self, arms: Sequence[Arm]) -> Figures:
+        """What is said of arms beside each other."""
+        return {}
+
     def parts(self, arms: Sequence[Arm]) -> list[Part]:
         """The section's tables and charts. Tables are printed in terminals too."""
         raise NotImplementedError

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windtunnel.evaluation.base import Arm, Evaluation
+from windtunnel.evaluation.curves import Line, Point, chart, curve
 from windtunnel.evaluation.estimates import Figures, over_documents, spelled
 from windtunnel.evaluation.loss import choose
 from windtunnel.evaluation.reach import check_reach
 from windtunnel.evaluation.segments import nats_of, scored
 from windtunnel.evaluation.subject import Subject, Text
 from windtunnel.evaluation.work import Work
-from windtunnel.report import Axis, Chart, Part, Series, Table, colour, figures, marker
+from windtunnel.report import Chart, Part, Table
 from windtunnel.root import ModelLayer
 from windtunnel.runs import Run
 
@@ -181,30 +182,24 @@ def span(bucket: Figures) -> str:
 
 
 def _chart(arms: Sequence[Arm]) -> Chart:
-    series = []
-    for index, arm in enumerate(arms):
-        for name, line in (("disjoint", "solid"), ("sliding", "dashed")):
-            buckets = arm.figures[name]["buckets"]
-            scores = [bucket["bits_per_byte"] for bucket in buckets]
-            series.append(
-                Series(
-                    name=f"{arm.label}, {name}",
-                    x=[(bucket["from"] * bucket["to"]) ** 0.5 for bucket in buckets],
-                    y=[score["value"] for score in scores],
-                    low=[score["low"] for score in scores],
-                    high=[score["high"] for score in scores],
-                    colour=colour(index),
-                    marker=marker(index),
-                    line=line,  # type: ignore[arg-type]
-                    hollow=name == "sliding",
-                    tips=[f"{arm.label}, {name}, {span(bucket)} tokens before" for bucket in buckets],
-                )
-            )
-    return Chart(
-        key="positions-chart",
-        title="Bits a byte by the number of tokens before the target",
-        description="Lower is better; a model that uses far context goes on falling to the right.",
-        x=Axis(title="tokens before the target", log=True, base=2, form=figures.counted),
-        y=Axis(title="bits a byte"),
-        series=series,
+    lines: tuple[tuple[str, Line], ...] = (("disjoint", "solid"), ("sliding", "dashed"))
+    series = [
+        curve(
+            f"{arm.label}, {name}",
+            [
+                Point((bucket["from"] * bucket["to"]) ** 0.5, bucket["bits_per_byte"], f"{span(bucket)} tokens before")
+                for bucket in arm.figures[name]["buckets"]
+            ],
+            index,
+            line,
+        )
+        for index, arm in enumerate(arms)
+        for name, line in lines
+    ]
+    return chart(
+        "positions-chart",
+        "Bits a byte by the number of tokens before the target",
+        "Lower is better; a model that uses far context goes on falling to the right.",
+        ("tokens before the target", "bits a byte"),
+        series,
     )

@@ -18,9 +18,14 @@ _KEYS = {"value", "low", "high", "n", "over"}
 
 
 def over_documents(sums: ArrayLike, counts: ArrayLike) -> Figures:
-    """sum / count, from the sum and the count of each document; documents without a count say nothing."""
+    """sum / count, from the sum and the count of each document; documents without a count say nothing.
+
+    The value is None where no document has one.
+    """
     sizes = sample(counts, "counts")
     there = sizes > 0
+    if not there.any():
+        return {"value": None, "low": None, "high": None, "n": 0, "over": "documents"}
     totals = sample(sums, "sums")[there]
     return _estimate(ratio_interval(totals, sizes[there]), int(there.sum()), "documents")
 
@@ -38,6 +43,8 @@ def pooled(seeds: Sequence[Any]) -> Any:
     first = seeds[0]
     if len(seeds) == 1:
         return first
+    if is_estimate(first) and any(seed["value"] is None for seed in seeds):
+        return {"value": None, "low": None, "high": None, "n": 0, "over": "seeds"}
     if is_estimate(first):
         return _estimate(mean_interval([seed["value"] for seed in seeds]), len(seeds), "seeds")
     if isinstance(first, dict):

@@ -65,9 +65,15 @@ class Answers:
 
     def _task(self, evaluation: Evaluation) -> dict[str, Any]:
         given = self.figures[self.evaluations.index(evaluation)]
-        arms = [{"label": arm.label, "seeds": len(arm.seeds), **arm.figures} for arm in self.arms(evaluation)]
-        chance = evaluation.chance(self.subjects[0])
-        return {**record(evaluation), "chance": chance, "unit": evaluation.unit, "arms": arms, "runs": list(given)}
+        arms = self.arms(evaluation)
+        return {
+            **record(evaluation),
+            "chance": evaluation.chance(self.subjects[0]),
+            "unit": evaluation.unit,
+            "arms": [{"label": arm.label, "seeds": len(arm.seeds), **arm.figures} for arm in arms],
+            "compared": evaluation.compared(arms),
+            "runs": list(given),
+        }
 
 
 def evaluate(

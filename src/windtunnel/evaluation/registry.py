@@ -5,6 +5,10 @@ import dataclasses
 from windtunnel.errors import InputError
 from windtunnel.evaluation.base import Evaluation
 from windtunnel.evaluation.by_position import ByPosition
+from windtunnel.evaluation.context_gain import ContextGain
+from windtunnel.evaluation.hits import Hits
+from windtunnel.evaluation.length import Length
+from windtunnel.evaluation.shuffled_prefix import ShuffledPrefix
 from windtunnel.evaluation.text_loss import TextLoss
 from windtunnel.spec import nearest
 from windtunnel.values import parse_settings
@@ -12,9 +16,13 @@ from windtunnel.values import parse_settings
 _KINDS: tuple[type[Evaluation], ...] = (
     TextLoss,
     ByPosition,
+    ContextGain,
+    ShuffledPrefix,
+    Hits,
+    Length,
 )
 EVALUATIONS: dict[str, type[Evaluation]] = {kind.name: kind for kind in _KINDS}
-USUAL = ("loss", "positions")
+USUAL = ("loss", "positions", "context-gain", "shuffled-prefix", "hits")
 
 
 def parse_evaluations(text: str) -> tuple[Evaluation, ...]:

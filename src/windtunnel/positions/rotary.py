@@ -82,7 +82,7 @@ def scaled(spec: AnySpec, scaling: Scaling | None) -> AnySpec:
 
     Parameters are the same before and after. Raises `InputError` where there is no `Rope`.
     """
-    if not _has_rope(spec):
+    if not has_rope(spec):
         raise InputError(f"{spec.kind}: has no rotary positions to scale; its recipe uses others, or none")
     return _scaled(spec, scaling)  # type: ignore[no-any-return]
 
@@ -97,7 +97,8 @@ def _scaled(value: Any, scaling: Scaling | None) -> Any:
     return value
 
 
-def _has_rope(value: Any) -> bool:
+def has_rope(value: Any) -> bool:
+    """Whether a spec, or any that it holds, has rotary positions."""
     if isinstance(value, Spec):
-        return isinstance(value, Rope) or any(_has_rope(item) for _, item in fields(value))
-    return isinstance(value, tuple) and any(_has_rope(item) for item in value)
+        return isinstance(value, Rope) or any(has_rope(item) for _, item in fields(value))
+    return isinstance(value, tuple) and any(has_rope(item) for item in value)

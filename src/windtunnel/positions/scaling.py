@@ -134,6 +134,9 @@ class YaRN(Scaling):
         return rotated * math.log(self.trained / (2 * math.pi * rotations)) / (2 * math.log(theta))
 
 
+SCALINGS = ("linear", "ntk", "dynamic", "yarn", "llama3")
+
+
 def scaling_for(method: str, trained: int, length: int) -> Scaling:
     """From a trained context to `length` tokens by linear, ntk, dynamic, yarn or llama3, all else as published."""
     factor = max(1.0, length / trained)
