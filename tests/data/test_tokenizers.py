@@ -176,7 +176,7 @@ def test_many_scripts_fit_a_small_vocabulary() -> None:
 
 
 def test_a_vocabulary_that_cannot_be_filled() -> None:
-    with pytest.raises(InputError, match=r"vocab 5000 is more than this corpus can fill; the largest possible is \d+"):
+    with pytest.raises(InputError, match="vocab 5000 is more than this corpus can fill, and so is every other"):
         train_sentencepiece(["abc abd aaa " * 10], 5000)
     with pytest.raises(InputError, match="at least 288"):
         train_sentencepiece(SOURCE, 100)

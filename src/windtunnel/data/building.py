@@ -108,7 +108,7 @@ def _write_dataset(folder: Path, corpus: Corpus, division: Division, tokenizer: 
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files
     }
     parts = _parts(counts["train"]) if several else []
-    _write_meta(folder, {"files": hashes, "end_of_text": tokenizer.end_of_text, "record": record, "parts": parts})
+    _write_meta(folder, {"files": hashes, "end_of_text": tokenizer.begin_of_text, "record": record, "parts": parts})
     synchronise(folder / TOKENIZER_FOLDER)
     synchronise(folder)
 
@@ -141,8 +141,10 @@ def _encode(batch: list[Document], tokenizer: Tokenizer, check_text: bool) -> li
         same = int(tokenizer.token_bytes[ids].sum()) == len(expected)
         if not same or (check_text and tokenizer.decode_bytes(ids) != expected):
             raise InputError(_lossy(document, expected, tokenizer.decode_bytes(ids), tokenizer))
-        if (ids == tokenizer.end_of_text).any():
-            raise InputError(f"tokenizer {tokenizer.label} turns text of {document.name} into its end-of-text token")
+        if (ids == tokenizer.begin_of_text).any():
+            raise InputError(
+                f"tokenizer {tokenizer.label} turns text of {document.name} into the token that begins one"
+            )
     return encoded
 
 

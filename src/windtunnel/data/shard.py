@@ -99,7 +99,7 @@ class Shard:
 
     def add(self, document: Document, ids: npt.NDArray[np.int64], tokenizer: Tokenizer) -> None:
         """Append a document with its tokens."""
-        start = np.array([tokenizer.end_of_text], dtype=np.int64)
+        start = np.array([tokenizer.begin_of_text], dtype=np.int64)
         self._tokens.write(np.concatenate([start, ids]).astype(self._type).tobytes())
         self._names.write(b", " if len(self._offsets) > 1 else b"")
         self._names.write(json.dumps([document.name, document.set]).encode())

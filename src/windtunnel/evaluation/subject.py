@@ -175,7 +175,7 @@ def _given(data: Sequence[Path | str], text_field: str, tokenizer: Tokenizer, su
     sets: list[str | None] = []
     for document in corpus.documents:
         ids = tokenizer.encode(document.text)
-        parts.append(np.concatenate([[tokenizer.end_of_text], ids]))
+        parts.append(np.concatenate([[tokenizer.begin_of_text], ids]))
         sizes.append(int(tokenizer.token_bytes[ids].sum()))
         names.append(document.name)
         sets.append(document.set)
@@ -183,6 +183,6 @@ def _given(data: Sequence[Path | str], text_field: str, tokenizer: Tokenizer, su
             break
     offsets = np.cumsum([0, *map(len, parts)])
     tokens = np.concatenate(parts).astype(np.uint32)
-    split = Split(tokens, offsets, np.array(sizes, np.int64), names, sets, tokenizer.end_of_text)
+    split = Split(tokens, offsets, np.array(sizes, np.int64), names, sets, tokenizer.begin_of_text)
     key = hashlib.sha256(f"{corpus.fingerprint} {tokenizer.fingerprint}".encode()).hexdigest()[:32]
     return Text(corpus.name, key, split, tokenizer)

@@ -102,6 +102,7 @@ class Engine:
         say: Say | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._stops = tokenizer.stops if tokenizer is not None else frozenset()
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
         self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
@@ -276,7 +277,7 @@ class Engine:
         request = row.request
         logprob, top = _logprobs(logits, token, request.top_logprobs)
         row.add(token)
-        ended = self.tokenizer is not None and token == self.tokenizer.end_of_text and not request.ignore_end
+        ended = token in self._stops and not request.ignore_end
         text = row.stream.push(token) if row.stream is not None else ""
         stopped = row.stream is not None and row.stream.stopped is not None
         finish: Finish | None = None

@@ -182,12 +182,12 @@ def generate(
 
 
 def ids_of(tokenizer: Tokenizer | None, prompt: str | bytes | Sequence[int]) -> tuple[int, ...]:
-    """A prompt's tokens. Text begins a document, after an end of text as in training; ids are taken as they stand."""
+    """A prompt's tokens. Text begins a document, as in training; ids are taken as they stand."""
     if not isinstance(prompt, str | bytes):
         return tuple(int(token) for token in prompt)
     if tokenizer is None:
         raise InputError("prompt: the run has no tokenizer; give token ids instead of text")
-    return (tokenizer.end_of_text, *tokenizer.encode(prompt).tolist())
+    return (tokenizer.begin_of_text, *tokenizer.encode(prompt).tolist())
 
 
 def _room(model: ModelLayer, requests: Sequence[Request]) -> int | None:

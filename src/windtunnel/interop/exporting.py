@@ -171,12 +171,12 @@ def _write_words(folder: Path, stored: Stored, family: Family, attributes: dict[
     """Configurations and tokenizer; returns whether there is one."""
     kept = stored.record.get("imported", {}).get("config", {})
     tokenizer = stored.tokenizer()
-    end = None if tokenizer is None else tokenizer.end_of_text
+    begin, end = (None, None) if tokenizer is None else (tokenizer.begin_of_text, tokenizer.end_of_text)
     config = {
         "architectures": [family.architecture],
         "model_type": family.name,
         "dtype": str(dtype).removeprefix("torch."),
-        "bos_token_id": end,
+        "bos_token_id": begin,
         "eos_token_id": end,
         **kept,
         **attributes,

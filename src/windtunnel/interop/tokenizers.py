@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from windtunnel.checkpoint import read_json
 from windtunnel.data.tokenizers import (
     ByteTokenizer,
     GivenSentencePiece,
@@ -44,7 +45,16 @@ def read_tokenizer(folder: Path, vocab: int) -> Tokenizer | None:
             f"{folder / file}: has {tokenizer.vocab} tokens, but vocab_size in config.json, the rows of the table of "
             f"tokens, is {vocab}"
         )
-    return tokenizer
+    return tokenizer.end_at(_ends(folder))
+
+
+def _ends(folder: Path) -> set[int]:
+    """Every id that the folder says a text ends at: some name several, such as the end of a turn."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        ends = read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        found.update(each for each in (ends if isinstance(ends, list) else [ends]) if isinstance(each, int))
+    return found
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, context: int) -> bool:
@@ -60,11 +70,11 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, 
     found = as_json(tokenizer) if tokenizer is not None else None
     if found is None:
         return False
-    text, end = found
+    text, begin, end = found
     (folder / JSON_FILE).write_text(text, encoding="utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end,
+        "bos_token": begin,
         "eos_token": end,
         "clean_up_tokenization_spaces": False,
         "model_max_length": context,
@@ -73,8 +83,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, 
     return True
 
 
-def as_json(tokenizer: Tokenizer) -> tuple[str, str] | None:
-    """A `tokenizer.json` that gives the same ids, and how it spells the end of text; None for what it cannot express.
+def as_json(tokenizer: Tokenizer) -> tuple[str, str, str] | None:
+    """A `tokenizer.json` that gives the same ids, and how it spells beginning and end; None for what it cannot express.
 
     A literal U+2581 in a text is a space to it, as it is to every SentencePiece vocabulary there.
     """
@@ -95,8 +105,13 @@ def as_json(tokenizer: Tokenizer) -> tuple[str, str] | None:
     if made is None:
         return None
     end: str = made.id_to_token(tokenizer.end_of_text) or END_OF_TEXT
-    made.add_special_tokens([end])
-    return made.to_str(), end
+    begin: str = made.id_to_token(tokenizer.begin_of_text) or end
+    made.add_special_tokens(list(dict.fromkeys((begin, end))))
+    if tokenizer.begins is not None:
+        made.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, tokenizer.begins)]
+        )
+    return made.to_str(), begin, end
 
 
 def _of_pieces(tokenizer: SentencePieceTokenizer | GivenSentencePiece) -> Any:

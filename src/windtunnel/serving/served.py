@@ -56,7 +56,7 @@ class Served:
 
     def written(self, token: int) -> str:
         """A token as text; bytes that are no whole characters as OpenAI writes them, `bytes:\\xe2\\x80`."""
-        if token == self.tokenizer.end_of_text:
+        if token in self.tokenizer.stops:
             return END
         data = self.tokenizer.decode_bytes([token])
         try:

@@ -77,7 +77,7 @@ def _load_saved(folder: Path) -> Tokenizer:
     try:
         record = json.loads(path.read_bytes())
         kind = _KINDS[record["kind"]]
-        tokenizer = kind.from_files(folder)
+        tokenizer = kind.from_files(folder).end_at(record.get("ends", ()))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"the tokenizer saved in {folder} is damaged: {error}") from error
     if tokenizer.fingerprint != record.get("fingerprint"):

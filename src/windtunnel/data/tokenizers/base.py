@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ Ids: TypeAlias = npt.NDArray[np.int64]
 class Tokenizer(ABC):
     """A lossless map between text and token ids.
 
-    `end_of_text` stands before each document; no text encodes to it, and like every special token it has no bytes.
+    `begin_of_text` stands before each document; no text encodes to it, and like every special token it has no bytes.
+    It is the token that the tokenizer's own library puts there (`begins`: Llama's `<s>`), else `end_of_text`.
     `prefix`: bytes that stand before every text that is not empty, once encoded (some tokenizers add a space).
     """
 
@@ -33,6 +34,8 @@ class Tokenizer(ABC):
     fingerprint: str
     end_of_text: int
     prefix: bytes = b""
+    begins: int | None = None
+    _ends: frozenset[int] = frozenset()
 
     def __init__(self, pieces: Sequence[bytes], end_of_text: int, fingerprint: str) -> None:
         self._pieces = list(pieces)
@@ -46,12 +49,27 @@ class Tokenizer(ABC):
         return len(self._pieces)
 
     @property
+    def begin_of_text(self) -> int:
+        """The id before each document, which a prompt begins with."""
+        return self.end_of_text if self.begins is None else self.begins
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The ids that end a text: the end, the beginning of another, and what `end_at` named."""
+        return self._ends | {self.end_of_text, self.begin_of_text}
+
+    def end_at(self, ids: Iterable[int]) -> Self:
+        """This tokenizer, with further ids that end a text, such as the end of a turn; they are saved with it."""
+        self._ends |= {int(each) for each in ids if 0 <= int(each) < self.vocab}
+        return self
+
+    @property
     def label(self) -> str:
         """A short name for tables, such as `sentencepiece-1024`."""
         return f"{self.kind}-{self.vocab}"
 
     def encode(self, text: str | bytes) -> Ids:
-        """The ids of one text, without `end_of_text`. Bytes must be UTF-8 for all but the byte tokenizer."""
+        """The ids of one text, without `begin_of_text`. Bytes must be UTF-8 for all but the byte tokenizer."""
         return self.encode_documents([checked_text(text)])[0]
 
     @abstractmethod
@@ -74,7 +92,9 @@ class Tokenizer(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.files().items():
             write_file(folder / name, data)
-        record = {"kind": self.kind, "fingerprint": self.fingerprint, "vocab": self.vocab}
+        record: dict[str, Any] = {"kind": self.kind, "fingerprint": self.fingerprint, "vocab": self.vocab}
+        if self._ends:
+            record["ends"] = sorted(self._ends)
         write_file(folder / RECORD_FILE, json.dumps(record, indent=1).encode("utf-8"))
 
     @abstractmethod

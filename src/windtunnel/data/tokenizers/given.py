@@ -17,7 +17,17 @@ from windtunnel.data.tokenizers.trained import open_sentencepiece, piece_bytes
 from windtunnel.errors import InputError
 
 JSON_FILE, PIECES_FILE = "tokenizer.json", "tokenizer.model"
-END_OF_TEXT_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<s>", "<bos>", "[SEP]")
+END_OF_TEXT_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    "<EOS_TOKEN>",
+    "<s>",
+    "<bos>",
+    "[SEP]",
+)
 
 
 class JsonTokenizer(Tokenizer):
@@ -43,6 +53,7 @@ class JsonTokenizer(Tokenizer):
         pieces, end_of_text = _pieces(self._tokenizer, json.loads(source))
         super().__init__(pieces, end_of_text, hashlib.sha256(source.encode("utf-8")).hexdigest())
         self.prefix = prefix_of(self)
+        self.begins = _begins(self._tokenizer)
 
     @classmethod
     def from_merges(cls, vocabulary: Path, merges: Path) -> Self:
@@ -90,6 +101,8 @@ class GivenSentencePiece(Tokenizer):
             pieces, end_of_text = [*pieces, b""], len(pieces)
         super().__init__(pieces, end_of_text, hashlib.sha256(model).hexdigest())
         self.prefix = prefix_of(self)
+        begin = self.processor.bos_id()
+        self.begins = begin if begin >= 0 else None
 
     def encode_documents(self, texts: Sequence[str]) -> list[Ids]:
         return [np.array(ids, dtype=np.int64) for ids in self.processor.encode(list(texts), out_type=int)]
@@ -105,6 +118,13 @@ class GivenSentencePiece(Tokenizer):
 def prefix_of(tokenizer: Tokenizer) -> bytes:
     """The space that some put before every text, as their own ids tell."""
     return b" " if tokenizer.decode_bytes(tokenizer.encode_documents(["a"])[0]) == b" a" else b""
+
+
+def _begins(tokenizer: Any) -> int | None:
+    """The id that the file's own template puts before a text."""
+    bare, whole = (tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
+    found = next((index for index in range(len(whole)) if whole[index : index + len(bare)] == bare), 0)
+    return int(whole[0]) if found == 1 else None
 
 
 def _pieces(tokenizer: Any, file: dict[str, Any]) -> tuple[list[bytes], int]:
