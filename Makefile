@@ -15,7 +15,7 @@ test: .venv/installed-dev lint
 
 # The browser's tests need Chromium beside it (Debian: chromium) and are skipped, with the reason, where it is missing.
 test-all: .venv/installed-dev lint
-	$(PIP) -e '.[browser]'
+	$(PIP) -e '.[browser,cluster]'
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
 # Runs what compares with something independent, and writes what it saw into docs/proof.md.

@@ -1,4 +1,4 @@
-"""The local pool: outcomes for every job, whatever happens to it."""
+"""Pools: outcomes for every job, whatever happens to it; what all kinds share, and processes of this machine."""
 
 import multiprocessing
 import os
@@ -6,7 +6,11 @@ import signal
 import time
 from pathlib import Path
 
-from windtunnel.comparison.pool import Job, LocalPool
+import pytest
+
+from windtunnel.comparison import pool
+from windtunnel.comparison.pool import Job, LocalPool, Pool, WorkerLost, work
+from windtunnel.training.interruption import Interrupted
 
 
 def double(payload, report):
@@ -84,6 +88,116 @@ def test_a_caller_that_stops_gets_its_workers_back(tmp_path):
     assert next(outcomes).result == {"value": 2}
     outcomes.close()
     assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_saves_its_state_while_another_dies_does_not_hang_the_study(tmp_path, monkeypatch):
+    """The executor asks it to stop, and would then wait for it for ever."""
+    monkeypatch.setattr(pool, "_PATIENCE", 1.0)
+    jobs = [
+        job("patient", save_when_asked, marker=str(tmp_path / "begun")),
+        job("once", die_beside, other=str(tmp_path / "begun"), marker=str(tmp_path / "m")),
+    ]
+    found, _ = outcomes(jobs)
+    assert found["patient"].result == {"value": "second"}
+    assert found["once"].result == {"value": "lived"}
+
+
+def save_when_asked(payload, report):
+    marker, asked = Path(payload["marker"]), []
+    if marker.exists():
+        return {"value": "second"}
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    marker.touch()
+    while not asked:
+        time.sleep(0.05)
+    return {"value": "first"}
+
+
+def die_beside(payload, report):
+    wait_for(Path(payload["other"]).exists)
+    return die_once(payload, report)
+
+
+class Scripted(Pool[str]):
+    """A pool without workers: each attempt at a job takes the next line of its script."""
+
+    def __init__(self, room, **scripts):
+        self.workers, self.scripts, self.log = room, scripts, []
+
+    def begin(self):
+        self.log.append("begin")
+
+    def end(self):
+        self.log.append("end")
+
+    def room(self):
+        return self.workers
+
+    def submit(self, job):
+        self.log.append(f"submit {job.name}")
+        return job.name
+
+    def finished(self, tickets, seconds):
+        assert 0 < len(tickets) <= self.workers
+        return [ticket for ticket in tickets if self.scripts[ticket]][:1]
+
+    def answer(self, ticket):
+        line = self.scripts[ticket].pop(0)
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+    def tokens(self):
+        return 7
+
+    def stop(self, tickets):
+        self.log.append(f"stop {' '.join(sorted(tickets))}")
+
+
+def scripted(weights):
+    return [Job(name, "a:b", {}, weight) for name, weight in weights.items()]
+
+
+def test_heavy_jobs_come_first_and_never_more_than_there_is_room_for():
+    one = Scripted(2, a=[{"result": {}}], b=[{"result": {}}], c=[{"result": {}}])
+    ticks = []
+    names = [outcome.job.name for outcome in one.run(scripted({"a": 1, "b": 3, "c": 2}), ticks.append)]
+    assert one.log == ["begin", "submit b", "submit c", "submit a", "end"]
+    assert names == ["b", "c", "a"]
+    assert ticks == [7, 7, 7]
+
+
+def test_a_lost_worker_costs_an_attempt_of_its_own_job_alone():
+    lost = WorkerLost("host, process 9: its machine was lost")
+    one = Scripted(2, a=[lost, {"lost": "stopped by SIGTERM"}, {"result": {"x": 1}}], b=[lost, lost, lost])
+    found = {outcome.job.name: outcome for outcome in one.run(scripted({"a": 1, "b": 1}), lambda tokens: None)}
+    assert found["a"].result == {"x": 1}
+    assert found["b"].result is None
+    assert found["b"].error == "worker died 3 times: host, process 9: its machine was lost"
+    assert one.log.count("submit a") == one.log.count("submit b") == 3
+
+
+def test_whoever_stops_asking_stops_what_is_under_way():
+    one = Scripted(3, a=[{"result": {}}], b=[], c=[])
+    outcomes = one.run(scripted({"a": 3, "b": 2, "c": 1}), lambda tokens: None)
+    assert next(outcomes).job.name == "a"
+    outcomes.close()
+    assert one.log[-1] == "stop b c"
+
+
+def test_a_pool_that_cannot_go_on_stops_its_workers():
+    one = Scripted(2, a=[KeyError("no such node")], b=[])
+    with pytest.raises(KeyError, match="no such node"):
+        list(one.run(scripted({"a": 2, "b": 1}), lambda tokens: None))
+    assert one.log[-1] == "stop b"
+
+
+def stopped(payload, report):
+    raise Interrupted(Path("run"), 5, signal.SIGTERM)
+
+
+def test_a_run_that_is_stopped_from_outside_is_lost_and_no_failure():
+    assert "SIGTERM at step 5" in work(f"{__name__}:stopped", {}, lambda tokens: None)["lost"]
 
 
 def sleep_long(payload, report):

@@ -91,6 +91,13 @@ def run(
     workers: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Processes; else one a core or device.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|HOST:PORT",
+            help="Trials and runs on a Ray cluster that this machine is part of; see docs/cluster.md.",
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks.")] = False,
@@ -138,6 +145,7 @@ def run(
         dtype=dtype,
         compile=compiled,
         workers=workers,
+        cluster=cluster,
         packages=tuple(packages),
         rules=rules,
     )

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,9 +12,12 @@ from windtunnel.cli.progress import stage_progress
 from windtunnel.cli.screen import Screen, console
 from windtunnel.cli.study_progress import study_progress
 from windtunnel.comparison.announcement import announcement, estimate
+from windtunnel.comparison.cluster import RayPool
 from windtunnel.comparison.engine import local_pool, run_study
+from windtunnel.comparison.pool import Pool
 from windtunnel.comparison.report import terminal_table, write_report
 from windtunnel.comparison.request import StudyRequest, plan_study
+from windtunnel.comparison.study import Study
 from windtunnel.errors import WorkError
 
 
@@ -32,13 +35,19 @@ def carry_out(request: StudyRequest, as_json: bool) -> None:
     screen = Screen(as_json)
     with stage_progress("data") as prepared:
         study = plan_study(request, prepared)
-    pool = local_pool(study, request.workers, request.device)
-    for line in announcement(study, estimate(study, pool.workers)):
-        screen.say(line)
-    with interruptible(request.out), study_progress(study, request.out) as progress:
-        results = run_study(study, request.out, progress=progress, pool=pool)
+    with closing(_pool(study, request)) as pool:
+        for line in announcement(study, estimate(study, pool.workers)):
+            screen.say(line)
+        with interruptible(request.out), study_progress(study, request.out) as progress:
+            results = run_study(study, request.out, progress=progress, pool=pool)
     page = write_report(results, request.out)
     show_results(screen, results, page)
+
+
+def _pool(study: Study, request: StudyRequest) -> Pool[Any]:
+    if request.cluster is None:
+        return local_pool(study, request.workers, request.device)
+    return RayPool(request.cluster, request.workers, study.device)
 
 
 def show_results(screen: Screen, results: dict[str, Any], page: Path) -> None:

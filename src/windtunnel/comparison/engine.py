@@ -54,14 +54,19 @@ def run_study(
     study: Study,
     folder: Path,
     progress: Notify | None = None,
-    pool: Pool | None = None,
+    pool: Pool[Any] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Carry out a study in its folder and return the results. Raises `WorkError` if no comparison could be made."""
+    """Carry out a study in its folder and return the results. Raises `WorkError` if no comparison could be made.
+
+    pool: where its jobs run, such as `cluster.RayPool`; else as many processes of this machine as `workers` says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    pool = pool or local_pool(study, workers)
     with _locked(folder):
+        pool.prepare(folder, study.dataset_folder)
         save_study(study, folder, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-        engine = _Engine(study, folder, pool or local_pool(study, workers), progress)
+        engine = _Engine(study, folder, pool, progress)
         engine.tune()
         engine.train()
         engine.time()
@@ -92,7 +97,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class _Engine:
-    def __init__(self, study: Study, folder: Path, pool: Pool, notify: Notify | None) -> None:
+    def __init__(self, study: Study, folder: Path, pool: Pool[Any], notify: Notify | None) -> None:
         self.study, self.folder, self.pool, self.notify = study, folder, pool, notify
         self.failures: list[dict[str, str]] = []
         self.choices: dict[str, Choice] = {}
@@ -137,7 +142,7 @@ class _Engine:
         write_json(self.folder / "failures.json", {"failures": self.failures})
 
     def time(self) -> None:
-        """Throughput of all arms side by side, in a process of its own; done once a study."""
+        """Throughput of all arms side by side, in one process with nothing beside it; done once a study."""
         path = self.folder / "throughput.json"
         if path.is_file() or self.study.task is not None:  # speed is a question for texts
             return
@@ -147,7 +152,7 @@ class _Engine:
         job = throughput_job(
             arms, settings, self.study.baseline, design.blocks, self.study.workload, self.study.execution
         )
-        for outcome in self._on(LocalPool(1), "throughput", [job]):
+        for outcome in self._on("throughput", [job]):
             if outcome.result is None:
                 self._fail("throughput", outcome)
                 write_json(self.folder / "failures.json", {"failures": self.failures})
@@ -225,16 +230,16 @@ class _Engine:
             else:
                 left.append(job)
         if left:
-            yield from self._on(self.pool, phase, left)
+            yield from self._on(phase, left)
 
-    def _on(self, pool: Pool, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def _on(self, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
         done, total = 0, sum(job.weight for job in jobs)
 
         def tick(tokens: int) -> None:
             if self.notify is not None:
                 self.notify(Progress(phase, tokens, total, done, len(jobs)))
 
-        for outcome in pool.run(jobs, tick):
+        for outcome in self.pool.run(jobs, tick):
             done += 1
             yield outcome
         tick(total)

@@ -17,13 +17,14 @@ from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings
 from windtunnel.training.workload import Workload, open_workload
 
-_LOCK_SECONDS = 5.0
+# Until a worker of a killed study lets go of a folder, or a network's file system forgets a machine that is lost.
+_WAITS = (0.5, 1.0, 5.0, 30.0, 60.0)
 
 
 def training_job(folder: Path, arm: Arm, settings: TrainingSettings, workload: Workload, execution: Execution) -> Job:
     """The job that trains one run in a folder of its own; run again, it goes on from where it stopped."""
     payload = {
-        "folder": str(folder),
+        "folder": str(folder.absolute()),
         "spec": arm.spec.to_json(),
         "settings": settings.to_json(),
         "workload": workload.address(),
@@ -56,7 +57,7 @@ def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[st
     def progressed(progress: Progress) -> None:
         report(progress.tokens)
 
-    for wait in (0.5, 1.0, _LOCK_SECONDS, None):  # a worker of a killed study may still be letting go of the folder
+    for wait in (*_WAITS, None):
         try:
             result = train(
                 spec,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.comparison.arms import Arm, build_arms, state_of
+from windtunnel.comparison.cluster import check_cluster
 from windtunnel.comparison.presets import Preset, for_task, preset
 from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.study import Study, check_folder
@@ -60,6 +61,7 @@ class StudyRequest:
     dtype: str = "auto"
     compile: bool = False
     workers: int | None = None
+    cluster: str | None = None
     cache: Path | None = None
     packages: tuple[str, ...] = ()
     rules: str = "common"
@@ -72,6 +74,8 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     small (with the epochs that it would take), an output folder of another study.
     """
     execution = Execution(device=request.device, dtype=request.dtype, compile=request.compile, threads=1)  # type: ignore[arg-type]
+    if request.cluster is not None:
+        check_cluster(request.cluster, request.device)
     resolved = execution.resolve()
     execution = execution.replace(device=resolved.device.type)  # each worker sees one device
     task = None if request.task is None else parse_task(request.task)

@@ -1,4 +1,4 @@
-"""Training throughput, measured apart from training: interleaved blocks of whole steps in a fresh process."""
+"""Training throughput, measured apart from training: interleaved blocks of whole steps in one process."""
 
 import math
 import os
