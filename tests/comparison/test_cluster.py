@@ -57,7 +57,7 @@ def test_what_no_cluster_can_be_is_refused(address, device, message):
 def test_an_address_where_nothing_answers_is_refused_at_once():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))  # bound, and not listening
-        with pytest.raises(InputError, match="nothing answers at 127.0.0.1"):
+        with pytest.raises(InputError, match=r"nothing answers at 127\.0\.0\.1"):
             check_cluster(f"127.0.0.1:{one.getsockname()[1]}")
 
 

@@ -73,7 +73,8 @@ def test_workers_end_with_their_parent(tmp_path):
     )
     path = tmp_path / "main.py"
     path.write_text(script)
-    parent = subprocess.Popen([sys.executable, str(path)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    paths = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen([sys.executable, str(path)], env={**os.environ, "PYTHONPATH": paths})
     pid = tmp_path / "pid"
     wait_for(lambda: pid.exists() and pid.read_text())
     worker = int(pid.read_text())
