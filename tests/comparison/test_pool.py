@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from windtunnel.comparison import pool
 from windtunnel.comparison.pool import Job, LocalPool, Pool, WorkerLost, work
 from windtunnel.training.interruption import Interrupted
 
@@ -58,7 +58,7 @@ def test_results_errors_and_deaths_all_come_back(tmp_path):
 def test_a_job_that_always_kills_its_worker_is_reported():
     found, _ = outcomes([job("dead", die)], workers=1)
     assert found["dead"].result is None
-    assert "died" in found["dead"].error
+    assert re.fullmatch(r"worker died 3 times: process \d+ killed by SIGKILL, .*", found["dead"].error)
 
 
 def test_workers_end_with_their_parent(tmp_path):
@@ -91,32 +91,30 @@ def test_a_caller_that_stops_gets_its_workers_back(tmp_path):
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_saves_its_state_while_another_dies_does_not_hang_the_study(tmp_path, monkeypatch):
-    """The executor asks it to stop, and would then wait for it for ever."""
-    monkeypatch.setattr(pool, "_PATIENCE", 1.0)
+def test_a_worker_that_dies_leaves_those_beside_it_alone(tmp_path):
     jobs = [
-        job("patient", save_when_asked, marker=str(tmp_path / "begun")),
-        job("once", die_beside, other=str(tmp_path / "begun"), marker=str(tmp_path / "m")),
+        job("patient", wait_for_the_other, begun=str(tmp_path / "begun"), other=str(tmp_path / "m2")),
+        job("once", die_beside, other=str(tmp_path / "begun"), marker=str(tmp_path / "m"), done=str(tmp_path / "m2")),
     ]
-    found, _ = outcomes(jobs)
-    assert found["patient"].result == {"value": "second"}
+    found, ticks = outcomes(jobs)
+    assert found["patient"].result == {"attempts": 1}
     assert found["once"].result == {"value": "lived"}
+    assert ticks[-1] == 5  # what the dead worker had trained is not counted twice
 
 
-def save_when_asked(payload, report):
-    marker, asked = Path(payload["marker"]), []
-    if marker.exists():
-        return {"value": "second"}
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    marker.touch()
-    while not asked:
-        time.sleep(0.05)
-    return {"value": "first"}
+def wait_for_the_other(payload, report):
+    with Path(payload["begun"]).open("a") as file:
+        file.write("x")
+    wait_for(Path(payload["other"]).exists)
+    return {"attempts": len(Path(payload["begun"]).read_text())}
 
 
 def die_beside(payload, report):
     wait_for(Path(payload["other"]).exists)
-    return die_once(payload, report)
+    report(5)
+    answer = die_once(payload, report)
+    Path(payload["done"]).touch()
+    return answer
 
 
 class Scripted(Pool[str]):

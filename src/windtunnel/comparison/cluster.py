@@ -82,12 +82,12 @@ class RayPool(Pool[Any]):
         self._read: tuple[dict[str, int], dict[str, str]] = ({}, {})
         self._last_capacity = time.monotonic()
 
-    def prepare(self, shared: Path, read: Path) -> None:
+    def prepare(self, shared: Path, read: Path | None) -> None:
         for old in shared.glob(f"{_MARK}*"):  # of a study that was killed
             old.unlink(missing_ok=True)
         mark = shared.absolute() / f"{_MARK}{uuid.uuid4().hex}"
         mark.touch()
-        self._view = View.of(mark, read.absolute())
+        self._view = View.of(mark, read)
         look = self._ray.remote(num_cpus=0, max_retries=0)(View.difference)
         nodes = {
             look.options(scheduling_strategy=self._on_node(node["NodeID"])).remote(self._view): node
@@ -102,7 +102,7 @@ class RayPool(Pool[Any]):
 
     def close(self) -> None:
         if self._view is not None:
-            Path(self._view.mark).unlink(missing_ok=True)
+            self._view.mark.unlink(missing_ok=True)
         self._ray.shutdown()
 
     def begin(self) -> None:

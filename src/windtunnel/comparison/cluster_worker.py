@@ -3,7 +3,6 @@
 import os
 import platform
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,28 @@ from windtunnel.comparison.pool import work
 class View:
     """What every machine must see as the one that started the study does.
 
-    mark: an empty file of a new name in the study's folder. files: names and sizes under `read`, the study's tokens.
+    mark: an empty file of a new name in the study's folder. files: names and sizes under `read`, the study's tokens;
+    a synthetic task has none.
     versions: of whatever decides the bits of a run.
     """
 
-    mark: str
-    read: str
+    mark: Path
+    read: Path | None
     files: dict[str, int]
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, mark: Path, read: Path) -> "View":
-        return cls(str(mark), str(read), dict(_files(read)), _versions())
+    def of(cls, mark: Path, read: Path | None) -> "View":
+        return cls(mark, read, _files(read), _versions())
 
     def difference(self) -> str:
         """What is otherwise on this machine, in words; "" if nothing is."""
-        mark, read = Path(self.mark), Path(self.read)
-        if not mark.is_file():
-            return f"does not see the study's folder {mark.parent}: put it on a path that all nodes share"
-        if not os.access(mark.parent, os.W_OK):
-            return f"may not write into the study's folder {mark.parent}"
-        if dict(_files(read)) != self.files:
-            return f"does not see the same tokens in {read}: put the cache on a path that all nodes share"
+        if not self.mark.is_file():
+            return f"does not see the study's folder {self.mark.parent}: put it on a path that all nodes share"
+        if not os.access(self.mark.parent, os.W_OK):
+            return f"may not write into the study's folder {self.mark.parent}"
+        if _files(self.read) != self.files:
+            return f"does not see the same tokens in {self.read}: put the cache on a path that all nodes share"
         for name, version in _versions().items():
             if version != self.versions[name]:
                 return f"has {name} {version}, and the study {self.versions[name]}"
@@ -71,10 +70,10 @@ def attempt(name: str, function: str, payload: dict[str, Any], view: View, tally
     return work(function, payload, lambda tokens: tally.note.remote(name, tokens, place))
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield str(path.relative_to(folder)), path.stat().st_size
+def _files(folder: Path | None) -> dict[str, int]:
+    if folder is None:
+        return {}
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def _versions() -> dict[str, str]:

@@ -64,7 +64,8 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     pool = pool or local_pool(study, workers)
     with _locked(folder):
-        pool.prepare(folder, study.dataset_folder)
+        read = study.workload.address().get("folder")
+        pool.prepare(folder, None if read is None else Path(read))
         save_study(study, folder, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
         engine = _Engine(study, folder, pool, progress)
         engine.tune()

@@ -9,9 +9,8 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +19,6 @@ from windtunnel.errors import InputError
 _ATTEMPTS = 3
 _INTERVAL = 0.5
 _PATIENCE = 8.0
-_counter: Any = None
 Ticket = TypeVar("Ticket", bound=Hashable)
 
 
@@ -99,7 +97,7 @@ class Pool(ABC, Generic[Ticket]):
             return Outcome(job, None, f"worker died {_ATTEMPTS} times: {error}") if done else None
         return Outcome(job, answer.get("result"), answer.get("error", ""), answer.get("details", ""))
 
-    def prepare(self, shared: Path, read: Path) -> None:
+    def prepare(self, shared: Path, read: Path | None) -> None:
         """Raise `InputError` unless all workers write into the folder `shared` and find the files that `read` holds."""
 
     def close(self) -> None:
@@ -138,130 +136,140 @@ class Pool(ABC, Generic[Ticket]):
         """Drop what has not begun, let what runs save its state, and end what takes long."""
 
 
-class LocalPool(Pool["Future[Any]"]):
+class _Worker:
+    """A process of this machine, and the pipe to it. Tokens come through it as numbers, an answer as a dictionary."""
+
+    def __init__(self, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.device, self.job, self.tokens = device, "", 0
+        self.answer: dict[str, Any] | None = None
+        self.lost = False
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), device))
+        self.process.start()
+        theirs.close()  # so that the pipe ends with the process
+
+    def begin(self, job: Job) -> bool:
+        """Hand over a job; False if the process is no more."""
+        self.job, self.tokens, self.answer = job.name, 0, None
+        try:
+            self.connection.send((job.function, job.payload))
+        except OSError:
+            return False
+        return True
+
+    def read(self) -> None:
+        """Take one message from the pipe."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            self.lost = True
+            return
+        if isinstance(message, int):
+            self.tokens = message
+        else:
+            self.answer = message
+
+    def end(self, deadline: float) -> str:
+        """Wait for a process that was asked to end, or has; killed if it takes long. How it ended, in words."""
+        self.process.join(max(0.0, deadline - time.monotonic()))
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()  # not before: a run that saves its state still reports
+        code = self.process.exitcode or 0
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"process {self.process.pid} {how}{', as when memory runs out' if code == -signal.SIGKILL else ''}"
+
+
+class LocalPool(Pool[_Worker]):
     """Processes of this machine: one a core with one thread each, or one a GPU (named as in CUDA_VISIBLE_DEVICES).
 
-    When one dies, those beside it save and begin again too. Workers end with their parent, however it ends.
+    They end with their parent, however it ends.
     """
 
     def __init__(self, workers: int, devices: Sequence[str] = ("cpu",)) -> None:
         if workers < 1:
             raise InputError(f"workers: {workers}; at least 1")
         self.workers, self.devices = workers, tuple(devices)
-        self._context = multiprocessing.get_context("spawn")
-        self._counter = self._context.Value("q", 0)
-        self._before = 0
-        self._executor: ProcessPoolExecutor | None = None
-        self._homes: dict[Future[Any], ProcessPoolExecutor] = {}
-        self._others: list[Any] = []
+        self._slots = [self.devices[index % len(self.devices)] for index in reversed(range(workers))]
+        self._idle: list[_Worker] = []
+        self._tokens: dict[str, int] = {}
 
     def begin(self) -> None:
-        self._before = self._counter.value
+        self._tokens = {}
 
     def end(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        for worker in self._idle:
+            worker.connection.close()
+        self._release(self._idle)
 
     def room(self) -> int:
         return self.workers
 
-    def submit(self, job: Job) -> "Future[Any]":
+    def submit(self, job: Job) -> _Worker:
         while True:
-            if self._executor is None:
-                self._executor = self._new_executor()
-            try:
-                future = self._executor.submit(_work_here, job.function, job.payload)
-            except BrokenProcessPool:  # a process has just died
-                self._drop()
-            else:
-                self._homes[future] = self._executor
-                return future
+            worker = self._idle.pop() if self._idle else _Worker(self._slots.pop())
+            if worker.begin(job):
+                return worker
+            self._release([worker])
 
-    def finished(self, tickets: Sequence["Future[Any]"], seconds: float) -> Sequence["Future[Any]"]:
-        return list(wait(tickets, timeout=seconds, return_when=FIRST_COMPLETED).done)
+    def finished(self, tickets: Sequence[_Worker], seconds: float) -> Sequence[_Worker]:
+        end, workers = time.monotonic() + seconds, {worker.connection: worker for worker in tickets}
+        while ready := wait(list(workers), max(0.0, end - time.monotonic())):
+            read = [workers[connection] for connection in ready]  # type: ignore[index]
+            for worker in read:
+                worker.read()
+                self._tokens[worker.job] = worker.tokens
+            if done := [worker for worker in read if worker.lost or worker.answer is not None]:
+                return done
+        return []
 
-    def answer(self, ticket: "Future[Any]") -> dict[str, Any]:
-        home = self._homes.pop(ticket)
-        try:
-            answer: dict[str, Any] = ticket.result()
-            return answer
-        except BrokenProcessPool as error:
-            if home is self._executor:
-                self._drop()
-            raise WorkerLost(str(error)) from error
+    def answer(self, ticket: _Worker) -> dict[str, Any]:
+        if ticket.answer is None:
+            raise WorkerLost(*self._release([ticket]))
+        self._idle.append(ticket)
+        return ticket.answer
 
     def tokens(self) -> int:
-        return int(self._counter.value) - self._before
+        return sum(self._tokens.values())
 
-    def stop(self, tickets: Sequence["Future[Any]"]) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            for child in self._children():
-                child.terminate()
-            self._let_go()
+    def stop(self, tickets: Sequence[_Worker]) -> None:
+        workers = [*tickets, *self._idle]
+        for worker in workers:
+            worker.process.terminate()
+        self._release(workers)
 
-    def _drop(self) -> None:
-        """Let go of an executor that lost a process.
-
-        It has asked the others to stop, but would wait for ever for one that saves its state and then asks for work.
-        """
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Wait for processes that were asked to stop; those that take long are killed."""
-        end = time.monotonic() + _PATIENCE
-        for child in self._children():
-            child.join(max(0.0, end - time.monotonic()))
-            if child.is_alive():
-                child.kill()
-        self._executor = None
-
-    def _children(self) -> list[Any]:
-        return [child for child in multiprocessing.active_children() if child not in self._others]
-
-    def _new_executor(self) -> ProcessPoolExecutor:
-        self._others = multiprocessing.active_children()
-        slots = self._context.Queue()
-        for index in range(self.workers):
-            slots.put(self.devices[index % len(self.devices)])
-        return ProcessPoolExecutor(
-            self.workers, mp_context=self._context, initializer=_begin, initargs=(self._counter, os.getpid(), slots)
-        )
+    def _release(self, workers: Sequence[_Worker]) -> list[str]:
+        """Let processes end, and give their devices to others. How they ended."""
+        deadline = time.monotonic() + _PATIENCE
+        ends = [worker.end(deadline) for worker in workers]
+        self._slots += [worker.device for worker in workers]
+        self._idle = [worker for worker in self._idle if worker not in workers]
+        return ends
 
 
-def _begin(tokens: Any, parent: int, slots: Any) -> None:
-    """A worker's first act: one thread, its device, and a watch on the parent, who alone hears Ctrl-C."""
-    global _counter
+def _serve(connection: Any, parent: int, device: str) -> None:
+    """A worker's life: one thread, its device, and a watch on the parent, who alone hears Ctrl-C; then jobs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _counter = tokens
-    device = slots.get()
     if device != "cpu":  # before CUDA starts, so that "cuda" means this worker's own device
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     import torch
 
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    while True:
+        try:
+            function, payload = connection.recv()
+        except EOFError:
+            return
+        connection.send(work(function, payload, connection.send))
 
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.3)
     os._exit(1)
-
-
-def _work_here(function: str, payload: dict[str, Any]) -> dict[str, Any]:
-    seen = 0
-
-    def report(tokens: int) -> None:
-        nonlocal seen
-        with _counter.get_lock():
-            _counter.value += tokens - seen
-        seen = tokens
-
-    return work(function, payload, report)
 
 
 def work(function: str, payload: dict[str, Any], report: Callable[[int], None]) -> dict[str, Any]:

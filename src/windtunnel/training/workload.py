@@ -130,7 +130,7 @@ class Text(Workload):
         return {"tokenizer": self.dataset.tokenizer.fingerprint}
 
     def address(self) -> dict[str, Any]:
-        return {"folder": str(self.dataset.folder)}
+        return {"folder": str(self.dataset.folder.absolute())}
 
     def check(self, spec: Model, settings: TrainingSettings) -> None:
         if spec.vocab < self.vocab:
