@@ -11,6 +11,7 @@ from windtunnel.cli import (
     draw,
     evaluate,
     exporting,
+    extend,
     generate,
     importing,
     plan,
@@ -61,7 +62,21 @@ def _program(
     pass
 
 
-for verb in (recipes, show, train, compare, report, evaluate, generate, draw, serve, plan, importing, exporting):
+for verb in (
+    recipes,
+    show,
+    train,
+    compare,
+    report,
+    evaluate,
+    extend,
+    generate,
+    draw,
+    serve,
+    plan,
+    importing,
+    exporting,
+):
     verb.register(app)
 for room in (tokenizer, bench):
     room.register(app)

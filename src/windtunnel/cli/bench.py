@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from windtunnel.cli import decode
+from windtunnel.cli import decode, lengths
 from windtunnel.cli.group import Group
 from windtunnel.cli.options import Json, Settings, count
 from windtunnel.cli.screen import Screen
@@ -58,6 +58,7 @@ def register(app: typer.Typer) -> None:
     room.callback()(_bench)
     room.command("train", epilog=_EXAMPLE)(train)
     room.command("decode", epilog=decode.EXAMPLE)(decode.run)
+    room.command("length", epilog=lengths.EXAMPLE)(lengths.run)
     room.command("generate", epilog=_GENERATE)(generate)
     for name, words in KERNELS.items():
         room.command(name, help=words, epilog=f"Example:\n\nwindtunnel bench {name} --rounds 10 --json > {name}.json")(

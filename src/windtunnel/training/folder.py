@@ -202,7 +202,7 @@ def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any], skips: bool
         old["settings"]["skips"] = new["settings"]["skips"]
     changed = [
         f"{name} was {before!r}, now {now!r}"
-        for part in ("settings", "data", "spec", "execution")
+        for part in ("settings", "data", "spec", "execution", "origin")
         for name, before, now in _changes(old.get(part, {}), new.get(part, {}), part)
     ]
     if changed:

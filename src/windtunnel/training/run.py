@@ -25,6 +25,7 @@ from windtunnel.training.folder import RESULT, RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss, learning
 from windtunnel.training.interruption import noted_signals
 from windtunnel.training.loop import Trainer
+from windtunnel.training.origin import Origin
 from windtunnel.training.profile import SKIPPED, StepProfiler
 from windtunnel.training.progress import Report
 from windtunnel.training.session import Options, Session
@@ -89,6 +90,7 @@ def train(
     start: str | None = None,
     profile: int | None = None,
     team: Team = ALONE,
+    origin: Origin | None = None,
 ) -> RunResult:
     """Train one model and evaluate it at every horizon; everything is left in `folder`.
 
@@ -104,6 +106,7 @@ def train(
     team: the processes that train the model together (`windtunnel.distributed.start.team`); all make the same call. The
     data and their order are the same for any team, the weights differ by rounding, and a run may go on with another.
     Several processes write their checkpoints in turn with the training.
+    origin: weights to begin with in place of drawn ones; they are part of the run's identity. One process only.
 
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
@@ -113,6 +116,8 @@ def train(
     _check_start(Path(folder), resume, start)
     _check_profile(settings, profile)
     check_team(spec, settings, execution, team, workload)
+    if origin is not None and team.size > 1:
+        raise InputError(f"origin: {origin.source} is read by one process, not by {team.size}; leave --mesh out")
     resolved = execution.resolve()
     sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
@@ -122,6 +127,9 @@ def train(
         counted = _ledger(spec, settings, resolved)
         identity["memory"] = {**counted.memory._asdict(), "total": counted.memory.total}
         identity["optimiser_operations"] = counted.optimiser
+        if origin is not None:
+            identity["identity"]["origin"] = origin.hashes
+            identity.update(origin.note)
         identity["execution"]["mesh"] = team.mesh.to_json()
         found = run.identify(identity, resume)
         if start is not None:
@@ -135,6 +143,8 @@ def train(
         noted = noted_signals(again=team.size > 1)
         with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted as signals:
             model = build(spec, settings.seed, team, resolved.device)
+            if origin is not None:
+                origin.fill(model)
             trainer = Trainer(model, sampler, settings, resolved, team)
             run.places = trainer.parts.places
             horizons = Horizons(workload, settings, run.path)
