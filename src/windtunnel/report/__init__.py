@@ -3,7 +3,20 @@
 A page is `page(title, [Section(...), ...])`; sections hold parts (`Prose`, `Facts`, `Tabs`, ...), charts and tables.
 """
 
-from windtunnel.report.charts import Axis, Bar, BarChart, Chart, Guide, Row, RowChart, RowGroup, Series, colour, marker
+from windtunnel.report.charts import (
+    Axis,
+    Bar,
+    BarChart,
+    Chart,
+    Guide,
+    HeatMap,
+    Row,
+    RowChart,
+    RowGroup,
+    Series,
+    colour,
+    marker,
+)
 from windtunnel.report.page import environment, page, write_page
 from windtunnel.report.parts import (
     Block,
@@ -33,6 +46,7 @@ __all__ = [
     "Figure",
     "Finding",
     "Guide",
+    "HeatMap",
     "Items",
     "Notice",
     "Part",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from windtunnel.report import bars, figures, plot, rows
+from windtunnel.report import bars, cells, figures, plot, rows
 from windtunnel.report.markup import joined, tag
 from windtunnel.report.scales import Scale, decimals
 from windtunnel.report.tables import Table
@@ -203,6 +203,43 @@ class BarChart:
         """Every part of every bar."""
         lines = [(bar.label, *(self.x.form(part) for part in bar.parts), bar.value) for bar in self.bars]
         columns = ("", *self.names, "total")
+        return Table(caption=f"Numbers of: {self.title}", columns=columns, rows=lines, numeric=range(1, len(columns)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """A value for each row and column. The colour is full at +-`most`; values below 0 have another one.
+
+    `words` stand in the cells, `tips` are what a reader sees at one, `marked` cells are framed. A value of None has no
+    colour.
+    """
+
+    key: str
+    title: str
+    description: str
+    x: str
+    y: str
+    columns: Sequence[str]
+    rows: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    words: Sequence[Sequence[str]]
+    tips: Sequence[Sequence[str]]
+    marked: Sequence[Sequence[bool]] = ()
+    most: float = 1.0
+    note: str = ""
+
+    def html(self) -> Markup:
+        """The figure: title, drawings, note, and its numbers as a table."""
+        drawings = [cells.draw(self, size) for size in cells.SIZES]
+        return _figure(self.key, self.title, self.note, Markup(""), drawings, self.table())
+
+    def table(self) -> Table:
+        """The words of every cell; marked ones with a star."""
+        lines = [
+            (name, *(word + "*" * bool(self.marked and self.marked[k][j]) for j, word in enumerate(self.words[k])))
+            for k, name in enumerate(self.rows)
+        ]
+        columns = (self.y, *self.columns)
         return Table(caption=f"Numbers of: {self.title}", columns=columns, rows=lines, numeric=range(1, len(columns)))
 
 
