@@ -196,7 +196,7 @@ class AxialTransformerLayer(ModelLayer):
         )
         return ModelState(0, (*outer, *self._inner_states(batch), grid))
 
-    def reserve(self, batch: int, capacity: int, chunk: int) -> ModelState:
+    def reserve(self, batch: int, capacity: int, chunk: int, dtype: torch.dtype | None = None) -> ModelState:
         """Refused: an engine's rows stand at different places, those of a batch of grids at one."""
         raise InputError(
             f"{self.spec.kind} is sampled with every row of a batch at the same cell, so it cannot serve requests; "

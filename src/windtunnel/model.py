@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from windtunnel.embedding import Embedding, Head
@@ -117,9 +118,10 @@ class LanguageModelLayer(ModelLayer):
         states = [block.mixer.initial_state(batch, like.device, like.dtype) for block in self._blocks()]
         return ModelState(0, tuple(states))
 
-    def reserve(self, batch: int, capacity: int, chunk: int) -> ModelState:
+    def reserve(self, batch: int, capacity: int, chunk: int, dtype: torch.dtype | None = None) -> ModelState:
         like = self.embedding.weight
-        states = [block.mixer.reserve(batch, like.device, like.dtype, capacity, chunk) for block in self._blocks()]
+        kept = dtype or like.dtype
+        states = [block.mixer.reserve(batch, like.device, kept, capacity, chunk) for block in self._blocks()]
         return ModelState(0, tuple(states))
 
     def costs(self, length: int) -> list[Cost]:

@@ -138,10 +138,11 @@ class ModelLayer(Layer):
         """The state before the first token."""
         raise NotImplementedError
 
-    def reserve(self, batch: int, capacity: int, chunk: int) -> "ModelState":
+    def reserve(self, batch: int, capacity: int, chunk: int, dtype: torch.dtype | None = None) -> "ModelState":
         """A state whose growing parts are buffers that calls write in place: the engine's form of `initial_state`.
 
-        capacity: tokens that a row can hold where every token is kept. chunk: the longest call.
+        capacity: tokens that a row can hold where every token is kept. chunk: the longest call. dtype: of keys, values
+        and inputs that are kept (recurrences keep float32 at least); None is the model's own.
         """
         raise NotImplementedError
 

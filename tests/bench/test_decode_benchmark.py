@@ -10,7 +10,7 @@ import torch
 import windtunnel as wt
 from windtunnel.bench import decode, decode_page, decode_tables
 from windtunnel.bench.decode_plan import Plan
-from windtunnel.bench.decoder import Decoder, Generation, agreed, corpus_tokens
+from windtunnel.bench.decoder import TOLERANCE, Decoder, Generation, agreed, corpus_tokens
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference import states
 from windtunnel.ledger import experts_touched
@@ -81,6 +81,14 @@ def test_decoding_is_checked_past_the_windows(name: str) -> None:
     length = arm.gate_length(10)
     assert length == (24 if name == "griffin" else 10)  # 3 windows of 7 + itself
     assert 0 < arm.error(length, 3) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "griffin"])
+def test_a_cache_of_fewer_bits_is_counted_and_checked_by_its_own_precision(name: str) -> None:
+    arm = Decoder.of(name, spec(name), chunk=8, cache_dtype="bfloat16")
+    assert arm.state_bytes(10) == arm.model.state_bytes(10, 2) < decoder(name).state_bytes(10)
+    assert states.state_bytes(arm.reserve(1, 20).state) < states.state_bytes(decoder(name).reserve(1, 20).state)
+    assert TOLERANCE < arm.error(24, 3) < arm.tolerance == 8 * 2**-7
 
 
 @pytest.mark.parametrize("name", ["hawk", "griffin"])
@@ -217,6 +225,7 @@ def test_one_round_has_no_interval() -> None:
         ({"prompts": (8, 4)}, "prompts: expected growing whole numbers of at least 1, got 8,4"),
         ({"batches": ()}, "batches: expected growing whole numbers of at least 1, got none"),
         ({"tokens": 1}, "tokens: expected at least 2, got 1"),
+        ({"cache_dtype": "int8"}, "cache_dtype: expected float32, bfloat16 or float16, got 'int8'"),
         ({"positions": (5,)}, "positions: expected a near and a far one, got 5"),
     ],
 )

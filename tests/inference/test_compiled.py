@@ -13,7 +13,7 @@ from windtunnel.inference import compiled
 from windtunnel.inference.engine import Engine, EngineSettings
 
 ROOT = Path(__file__).parents[2]
-# One of each mixer class with a state of its own, and both kinds of weight scales.
+# One of each mixer class with a state of its own, and both kinds of weight scales; tables of positions by axes.
 CASES = (
     "llama-grouped",
     "gpt3-window-of-2",
@@ -27,7 +27,9 @@ CASES = (
     "h3",
     "efficient_attention",
     "longformer",
+    "longformer-global",
     "topk_attention",
+    "gpt_neo-axial-pattern",
 )
 
 
@@ -43,6 +45,19 @@ def test_without_a_compiler_decoding_goes_on_and_says_so(tmp_path: Path, monkeyp
     assert len(said) == 2
     assert "compiling" in said[0]
     assert "no-such-compiler" in said[1]
+
+
+def test_what_cannot_be_traced_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said: list[str] = []
+    engine = Engine(model_of("bigbird", layers=1), settings=EngineSettings(compiled=True), say=said.append)
+    assert engine.batch.step is None
+    assert len(said) == 2
+    assert said[1].startswith("decoding goes on uncompiled: ")
+    assert "\n" not in said[1]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_program_that_is_wrong_is_not_used() -> None:

@@ -154,6 +154,8 @@ def test_pieces_and_figures(run: Run) -> None:
     assert figures.tokens_per_second == 18 / figures.seconds
     # Keys and values of 2 layers for 2 rows of 11 tokens in float64, and where each slot's token stands.
     assert figures.state_bytes == 2 * 2 * 11 * (2 * 32 * 8 + 8)
+    assert Generation(run, requests, cache_dtype="bfloat16").figures.state_bytes == 2 * 2 * 11 * (2 * 32 * 2 + 8)
+    assert len(wt.generate(run, "ab", 9, **GREEDY, cache_dtype="float16")) > 0
 
 
 def test_cancelling_gives_back_what_was_held(run: Run) -> None:

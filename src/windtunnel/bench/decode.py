@@ -44,7 +44,12 @@ def run(specs: Mapping[str, Model], plan: Plan, say: Say = lambda words: None) -
     torch.set_num_threads(plan.threads)
     try:
         return _run(
-            [Decoder.of(label, spec, plan.chunk, plan.compiled, say) for label, spec in specs.items()], plan, say
+            [
+                Decoder.of(label, spec, plan.chunk, plan.compiled, say, plan.cache_dtype)
+                for label, spec in specs.items()
+            ],
+            plan,
+            say,
         )
     finally:
         torch.set_num_threads(before)
@@ -185,7 +190,7 @@ def _medians(found: Sequence[Generation]) -> list[float]:
 def _state(arm: Decoder, plan: Plan, length: int) -> dict[str, Any]:
     read = arm.state_bytes(length)
     with torch.device("meta"):
-        reserved = arm.model.spec.build().reserve(1, length + plan.tokens, plan.chunk)
+        reserved = arm.model.spec.build().reserve(1, length + plan.tokens, plan.chunk, arm.cache)
     return {
         "label": arm.label,
         "prompt": length,

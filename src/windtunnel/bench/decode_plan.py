@@ -12,7 +12,7 @@ class Plan:
 
     positions: two, at which the time of a token is compared; empty leaves that out. requests: served together and one
     after another. drafts: the longest draft by prompt lookup. chunk: tokens of a prompt in one call.
-    compiled: single tokens go through a compiled step.
+    compiled: single tokens go through a compiled step. cache_dtype: how keys and values are kept; None is float32.
     """
 
     prompts: tuple[int, ...] = (64, 256, 1024)
@@ -25,6 +25,7 @@ class Plan:
     drafts: int = 4
     chunk: int = 256
     compiled: bool = False
+    cache_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompts", "batches"):
@@ -34,6 +35,8 @@ class Plan:
         for name, least in (("tokens", 2), ("rounds", 1), ("threads", 1), ("requests", 1), ("drafts", 1), ("chunk", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.cache_dtype not in (None, "float32", "bfloat16", "float16"):
+            raise InputError(f"cache_dtype: expected float32, bfloat16 or float16, got {self.cache_dtype!r}")
         if self.positions and not (len(self.positions) == 2 and 1 <= self.positions[0] < self.positions[1]):
             raise InputError(f"positions: expected a near and a far one, got {_spelled(self.positions)}")
 

@@ -76,7 +76,12 @@ def serving(arms: list[Decoder], plan: Plan, say: Say) -> list[dict[str, Any]]:
 
 def _served(arm: Decoder, plan: Plan, slots: int, texts: dict[str, list[list[int]]], name: str) -> Callable[[], object]:
     settings = EngineSettings(
-        slots=slots, context=plan.longest, chunk=plan.chunk, queue=plan.requests, compiled=plan.compiled
+        slots=slots,
+        context=plan.longest,
+        chunk=plan.chunk,
+        queue=plan.requests,
+        compiled=plan.compiled,
+        cache_dtype=plan.cache_dtype,  # type: ignore[arg-type]
     )
     engine = Engine(arm.model, settings=settings, say=arm.say)
     text = corpus_tokens(arm.model.spec.vocab, plan.prompts[0] * plan.requests)

@@ -14,12 +14,14 @@ from windtunnel.errors import WorkError
 from windtunnel.inference.batch import Batch, limit_of
 from windtunnel.inference.compiled import Say
 from windtunnel.inference.drafts import PromptLookup, Wanted
+from windtunnel.inference.engine import CACHES
 from windtunnel.inference.sampling import Sampling
 from windtunnel.layer import Layer
 from windtunnel.ledger import count, experts_touched
 from windtunnel.root import Model, ModelLayer
 
 TOLERANCE = 1e-4  # of float32 logits, over the largest of them where that is above 1
+_ROUNDINGS = 8  # of a 16-bit cache: how many times its precision logits may be off
 _ELEMENT = 4  # bytes of a weight
 
 
@@ -49,11 +51,30 @@ class Decoder:
     chunk: int
     compiled: bool = False
     say: Say | None = None
+    cache_dtype: str | None = None
 
     @classmethod
-    def of(cls, label: str, spec: Model, chunk: int, compiled: bool = False, say: Say | None = None) -> "Decoder":
+    def of(
+        cls,
+        label: str,
+        spec: Model,
+        chunk: int,
+        compiled: bool = False,
+        say: Say | None = None,
+        cache_dtype: str | None = None,
+    ) -> "Decoder":
         """The contestant of a spec, on the CPU in float32."""
-        return cls(label, spec.build().initialize(0).eval(), chunk, compiled, say)
+        return cls(label, spec.build().initialize(0).eval(), chunk, compiled, say, cache_dtype)
+
+    @property
+    def cache(self) -> torch.dtype:
+        """The type of keys and values."""
+        return CACHES[self.cache_dtype or "float32"]
+
+    @property
+    def tolerance(self) -> float:
+        """Of logits: rounding of float32, and of the cache where it is narrower."""
+        return max(TOLERANCE, _ROUNDINGS * torch.finfo(self.cache).eps)
 
     @property
     def fixed(self) -> bool:
@@ -68,7 +89,7 @@ class Decoder:
 
     def reserve(self, rows: int, capacity: int) -> Batch:
         """Pre-allocated states of `rows` sequences of up to `capacity` tokens."""
-        return Batch(self.model, rows, capacity, self.chunk, self.compiled, self.say)
+        return Batch(self.model, rows, capacity, self.chunk, self.compiled, self.say, self.cache)
 
     @torch.inference_mode()
     def generate(self, batch: Batch, prompts: Sequence[Sequence[int]], tokens: int) -> Generation:
@@ -140,7 +161,7 @@ class Decoder:
         """How far decoding is from the full pass: the largest difference of logits, over the largest logit above 1.
 
         Two rows of `length` tokens: some singly, then chunks, then the last ones singly. Raises `WorkError` where it is
-        more than `TOLERANCE`.
+        more than `tolerance`.
         """
         text = corpus_tokens(self.model.spec.vocab, 2 * length)
         rows = [text[:length], text[length:]]
@@ -153,10 +174,10 @@ class Decoder:
             logits = batch.feed(0, [row[at : at + size] for row in rows], last=size)
             worst = max(worst, float((logits - full[:, at : at + size]).abs().max()))
         worst /= max(1.0, float(full.abs().max()))
-        if not worst <= TOLERANCE:
+        if not worst <= self.tolerance:
             raise WorkError(
                 f"{self.label}: decoding differs from the full pass by {worst:.2g} of its logits, more than "
-                f"{TOLERANCE:g}; it was not timed"
+                f"{self.tolerance:g}; it was not timed"
             )
         return worst
 
@@ -189,7 +210,7 @@ class Decoder:
 
     def state_bytes(self, length: int) -> int:
         """Bytes of one sequence's state that the step after `length` tokens reads."""
-        return self.model.state_bytes(length, _ELEMENT)
+        return self.model.state_bytes(length, self.cache.itemsize)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

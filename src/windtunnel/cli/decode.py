@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.options import Compile, Json, Settings, complete_recipe, count
+from windtunnel.cli.options import CacheType, Compile, Json, Settings, complete_recipe, count
 from windtunnel.cli.screen import Screen, finite
 from windtunnel.errors import InputError
 from windtunnel.values import parse_count, parse_settings
@@ -46,6 +46,7 @@ def run(
     rounds: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Turns of every contestant.")] = 5,
     threads: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="CPU threads.")] = 2,
     compiled: Compile = False,
+    cache_dtype: CacheType = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write decode.json and decode.html with plots there.")
     ] = None,
@@ -62,6 +63,7 @@ def run(
         rounds=rounds,
         threads=threads,
         compiled=compiled,
+        cache_dtype=cache_dtype,
     )
     specs = _specs(arms or ARMS, parse_settings(settings), plan)
     if out is not None:

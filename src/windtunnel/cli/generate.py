@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from windtunnel.cli.options import Compile, Device, Json, Packages, count
+from windtunnel.cli.options import CacheType, Compile, Device, Json, Packages, count
 from windtunnel.errors import InputError
 
 _EXAMPLE = """Examples:
@@ -66,6 +66,7 @@ def run(
     ] = None,
     device: Device = "auto",
     compiled: Compile = False,
+    cache_dtype: CacheType = None,
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -111,6 +112,7 @@ def run(
         at_limit=at_limit,  # type: ignore[arg-type]
         as_json=as_json,
         compiled=compiled,
+        cache_dtype=cache_dtype,  # type: ignore[arg-type]
     )
     finished = ask(asked) if text is None else write(asked, text)
     if not finished:

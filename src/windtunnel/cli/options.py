@@ -82,6 +82,14 @@ Compile = Annotated[
         "compiler, once for an architecture and machine (kept in ~/.cache/windtunnel).",
     ),
 ]
+CacheType = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-dtype",
+        metavar="float32|bfloat16|float16",
+        help="How keys and values are kept while decoding; the 16-bit types take half the memory and round them.",
+    ),
+]
 DType = Annotated[str, typer.Option("--dtype", help="auto, float32, tf32 or bfloat16.")]
 Vocabulary = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from windtunnel.cli.options import Compile, Device, Json, Packages, count
+from windtunnel.cli.options import CacheType, Compile, Device, Json, Packages, count
 from windtunnel.cli.screen import Screen, facts, write_json
 from windtunnel.errors import InputError
 
@@ -63,6 +63,7 @@ def run(
     ] = None,
     device: Device = "auto",
     compiled: Compile = False,
+    cache_dtype: CacheType = None,
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -86,6 +87,7 @@ def run(
         context=context,
         at_limit=at_limit,  # type: ignore[arg-type]
         compiled=compiled,
+        cache_dtype=cache_dtype,  # type: ignore[arg-type]
     )
     limits = Limits(tokens=max_tokens, seconds=timeout)
     served = _open_runs(runs, settings, draft, device, tuple(packages))

@@ -9,6 +9,7 @@ from typing import Any
 from windtunnel.cli.figures import bytes_short, grouped
 from windtunnel.cli.screen import console, write_json
 from windtunnel.errors import InputError
+from windtunnel.inference.engine import CacheType
 from windtunnel.inference.generate import AtLimit, Drafting, Figures, Generation, ids_of
 from windtunnel.inference.request import Piece, Request
 from windtunnel.inference.sampling import Sampling
@@ -30,6 +31,7 @@ class Asked:
     at_limit: AtLimit
     as_json: bool
     compiled: bool
+    cache_dtype: CacheType | None
 
     def begin(self, prompt: str | bytes) -> Generation:
         """The samples from one prompt, each with a seed of its own."""
@@ -44,7 +46,7 @@ class Asked:
             )
             for place in range(self.samples)
         ]
-        return Generation(self.run, requests, self.draft, self.at_limit, self.compiled, _say)
+        return Generation(self.run, requests, self.draft, self.at_limit, self.compiled, _say, self.cache_dtype)
 
 
 def _say(words: str) -> None:

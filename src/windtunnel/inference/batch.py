@@ -27,7 +27,8 @@ class Batch:
 
     A row can be rewound to any length that it had since it was last marked: buffers forget what came later, states of
     fixed size go back to their copy at the mark and read again what is to stay. compiled: single tokens go through a
-    compiled step (`compiled.py`), where there can be one; everything else is eager.
+    compiled step (`compiled.py`), where there can be one; everything else is eager. cache: the type of keys, values and
+    inputs that are kept, None for the model's own; rewinding and drafts give what single tokens give with that cache.
     """
 
     def __init__(
@@ -38,14 +39,20 @@ class Batch:
         chunk: int,
         compiled: bool = False,
         say: Say | None = None,
+        cache: torch.dtype | None = None,
     ) -> None:
         self.model, self.chunk = model, chunk
+        self.element = (cache or model.embedding.weight.dtype).itemsize
         self.lengths = [0] * rows
-        self.state = model.reserve(rows, capacity, chunk)
-        self._empty = model.reserve(1, capacity, chunk)
+        self.state = model.reserve(rows, capacity, chunk, cache)
+        self._empty = model.reserve(1, capacity, chunk, cache)
         self._rewinds_by_forgetting = states.only_buffers(self.state.blocks)
         self._marks: dict[int, tuple[int, tuple[Any, ...]]] = {}
-        self.step = compiled_or_said(model, self.state, say) if compiled else None
+        self.step = compiled_or_said(model, self.state, say, cache) if compiled else None
+
+    def state_bytes(self, length: int) -> int:
+        """Bytes of state that a row of `length` tokens needs."""
+        return self.model.state_bytes(length, self.element)
 
     def clear(self, row: int) -> None:
         """Make a row empty."""

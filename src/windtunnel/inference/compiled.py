@@ -9,6 +9,8 @@ the same code of the parts; a program that does not give the eager step's logits
 import contextlib
 import functools
 import hashlib
+import io
+import logging
 import os
 import shutil
 import tempfile
@@ -32,7 +34,8 @@ from windtunnel.root import ModelLayer, ModelState
 Say = Callable[[str], None]
 
 TOLERANCE = 1e-4  # of logits, over the largest of them where that is above 1
-_PROGRAMS: "weakref.WeakKeyDictionary[ModelLayer, Program]" = weakref.WeakKeyDictionary()  # checked in this process
+# Checked in this process, by the type of the caches.
+_PROGRAMS: "weakref.WeakKeyDictionary[ModelLayer, dict[torch.dtype, Program]]" = weakref.WeakKeyDictionary()
 _ROWS, _CAPACITY, _CHUNK, _SEEN = 4, 320, 32, 192  # of the example: any will do, these resemble what comes
 
 
@@ -100,37 +103,45 @@ class CompiledStep:
         return self.program.run([tokens, at, seen, *self._rows[place]])[0]
 
 
-def compiled_step(model: ModelLayer, state: ModelState, say: Say = lambda words: None) -> CompiledStep:
+def compiled_step(
+    model: ModelLayer, state: ModelState, say: Say = lambda words: None, cache: torch.dtype | None = None
+) -> CompiledStep:
     """A compiled step for the rows of this state: loaded if it was compiled before, else compiled now.
+
+    cache: the type that the state was reserved in.
 
     Raises `WorkError` where that cannot be: no compiler, a part that cannot be traced, or other logits than eager's.
     """
     if not isinstance(model, LanguageModelLayer):
         raise WorkError(f"a {model.spec.kind} decodes uncompiled")
-    if model in _PROGRAMS:
-        return CompiledStep(model, state, _PROGRAMS[model])
+    cache = cache or model.embedding.weight.dtype
+    programs = _PROGRAMS.setdefault(model, {})
+    if cache in programs:
+        return CompiledStep(model, state, programs[cache])
     began = time.perf_counter()
-    path = cache_folder() / f"decode-{_key(model)}.pt2"
+    path = cache_folder() / f"decode-{_key(model, cache)}.pt2"
     fresh = not path.exists()
     try:
         if fresh:
             say("compiling a decoding step: a minute or so, kept for the next time")
-            _compile(model, path)
+            _compile(model, path, cache)
         program = Program(_load(path), 0.0, fresh)
-        _check(model, program)
+        _check(model, program, cache)
     except WorkError:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
         raise WorkError(f"{type(error).__name__}: {reason[0]}") from error
-    _PROGRAMS[model] = program._replace(seconds=time.perf_counter() - began)
-    return CompiledStep(model, state, _PROGRAMS[model])
+    programs[cache] = program._replace(seconds=time.perf_counter() - began)
+    return CompiledStep(model, state, programs[cache])
 
 
-def compiled_or_said(model: ModelLayer, state: ModelState, say: Say | None = None) -> CompiledStep | None:
+def compiled_or_said(
+    model: ModelLayer, state: ModelState, say: Say | None = None, cache: torch.dtype | None = None
+) -> CompiledStep | None:
     """`compiled_step`, or None and one line of why not: given to `say`, a warning without it."""
     try:
-        return compiled_step(model, state, say or (lambda words: None))
+        return compiled_step(model, state, say or (lambda words: None), cache)
     except WorkError as error:
         words = f"decoding goes on uncompiled: {error}"
         if say is None:
@@ -145,15 +156,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel"
 
 
-def _compile(model: ModelLayer, path: Path) -> None:
+def _compile(model: ModelLayer, path: Path, cache: torch.dtype | None) -> None:
     """Trace, compile, and put the program where it belongs, all or nothing."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise WorkError(f"there is no C++ compiler {compiler!r} (install one, or name it in CXX)")
     path.parent.mkdir(parents=True, exist_ok=True)
-    arguments, shapes = _example(model)
+    arguments, shapes = _example(model, cache)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet(), torch.no_grad():
-        step = _Step(model, model.reserve(_ROWS, _CAPACITY, _CHUNK).blocks)
+        step = _Step(model, model.reserve(_ROWS, _CAPACITY, _CHUNK, cache).blocks)
         traced = torch.export.export(_Traced(step), arguments, dynamic_shapes=shapes, strict=False)
         settings = {"cpp.dynamic_threads": torch.get_num_threads() > 1}
         built = torch._inductor.aoti_compile_and_package(
@@ -169,9 +180,9 @@ def _load(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     return run
 
 
-def _example(model: ModelLayer) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _example(model: ModelLayer, cache: torch.dtype | None) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Inputs of the step, and which of their sizes vary: the number of rows, slots of buffers, those that are seen."""
-    device, state = model.embedding.weight.device, model.reserve(_ROWS, _CAPACITY, _CHUNK)
+    device, state = model.embedding.weight.device, model.reserve(_ROWS, _CAPACITY, _CHUNK, cache)
     rows = {0: torch.export.Dim("rows", min=1, max=1 << 16)}
     varying: dict[int, dict[int, Any]] = {}
     for buffers in states.buffers(state.blocks):
@@ -193,10 +204,14 @@ def _example(model: ModelLayer) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 @torch.inference_mode()
-def _check(model: ModelLayer, program: Program) -> None:
-    """Some steps beside the eager ones, from an empty state; `WorkError` where the logits or the states differ."""
+def _check(model: ModelLayer, program: Program, cache: torch.dtype | None = None) -> None:
+    """Some steps beside the eager ones, from an empty state; `WorkError` where the logits or the states differ.
+
+    A cache of narrower numbers may round one up where the other rounds down.
+    """
+    allowed = TOLERANCE if cache is None else max(TOLERANCE, torch.finfo(cache).eps)
     batch, device = 2, model.embedding.weight.device
-    ours, theirs = (model.reserve(batch, 8, 4) for _ in range(2))
+    ours, theirs = (model.reserve(batch, 8, 4, cache) for _ in range(2))
     compiled = CompiledStep(model, ours, program)
     eager = _Step(model, theirs.blocks)
     vocab = model.spec.vocab
@@ -207,7 +222,7 @@ def _check(model: ModelLayer, program: Program) -> None:
         found = compiled(0, tokens, [place] * batch)
         pairs = zip(states.flat(ours.blocks), states.flat(theirs.blocks), strict=True)
         error = max(_difference(one, other) for one, other in [(found, expected), *pairs])
-        if not error <= TOLERANCE:
+        if not error <= allowed:
             raise WorkError(f"the compiled step differs from the eager one by {error:.2g}")
 
 
@@ -218,8 +233,8 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
 
 
-def _key(model: ModelLayer) -> str:
-    """What a program depends on: the spec, this package's own code, torch, the machine."""
+def _key(model: ModelLayer, cache: torch.dtype | None = None) -> str:
+    """What a program depends on: the spec, the type of caches, this package's own code, torch, the machine."""
     weight = model.embedding.weight
     parts = [
         model.spec.fingerprint(),
@@ -228,6 +243,7 @@ def _key(model: ModelLayer) -> str:
         hardware_name(weight.device),
         str(weight.dtype),
         str(weight.device.type),
+        str(cache or weight.dtype),
         "one thread" if torch.get_num_threads() == 1 else "threads",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -250,7 +266,12 @@ def _weights(step: _Step) -> list[tuple[str, Tensor]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on its own ways."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without torch's remarks on its own ways, and without the whole graph of what it could not trace."""
+    log = logging.getLogger("torch")
+    handlers, log.handlers = log.handlers, [logging.NullHandler()]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.handlers = handlers

@@ -103,6 +103,7 @@ class ModelDrafter:
         vocab: int | None = None,
         compiled: bool = False,
         say: Say | None = None,
+        cache: torch.dtype | None = None,
     ) -> None:
         if model.spec.vocab != target.spec.vocab:
             raise InputError(
@@ -114,7 +115,7 @@ class ModelDrafter:
         self.vocab = vocab or target.spec.vocab
         self.limit = min(limit_of(model) or FAR, capacity + longest)
         self.longest = min(longest, self.limit // 2)
-        self.batch = Batch(model, rows, self.limit, chunk, compiled, say)
+        self.batch = Batch(model, rows, self.limit, chunk, compiled, say, cache)
         self._fed: dict[int, list[int]] = {}
         self._begun: dict[int, int] = {}
 

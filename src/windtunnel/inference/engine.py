@@ -26,6 +26,8 @@ from windtunnel.spec import Spec
 
 _VERIFYING = 0.05  # what one more token adds to a pass of the target, in passes
 _FORGETTING = 0.9
+CacheType = Literal["float32", "bfloat16", "float16"]
+CACHES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class QueueFull(InputError):
@@ -36,10 +38,12 @@ class EngineSettings(Spec):
     """How much an engine takes on.
 
     slots: requests that decode together. context: tokens that a request may hold; None is the model's own, and no limit
-    for models whose state does not grow. chunk: tokens of a prompt that are read in one step. queue: requests that may
+    for models whose state does not grow. chunk: tokens of prompts that are read in one step. queue: requests that may
     wait. at_limit: "stop" there, or "slide": go on from the newer half of the text. draft_tokens: the longest draft.
-    compiled: decode single tokens by a compiled step (`inference.compiled`): the same function, several times as fast;
-    compiling takes a minute or so, once for a spec and machine.
+    cache_dtype: how keys, values and inputs of convolutions are kept between calls, None for the model's own type;
+    recurrences keep float32 at least, and everything is computed in the model's type. compiled: decode single tokens
+    by a compiled step (`inference.compiled`): the same function, several times as fast; compiling takes a minute or so,
+    once for a spec and machine.
     """
 
     slots: int = 16
@@ -48,12 +52,18 @@ class EngineSettings(Spec):
     queue: int = 256
     at_limit: Literal["stop", "slide"] = "stop"
     draft_tokens: int = 8
+    cache_dtype: CacheType | None = None
     compiled: bool = False
 
     def validate(self) -> None:
         for name in ("slots", "chunk", "queue", "draft_tokens"):
             self.require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         self.require(self.context is None or self.context >= 2, f"context must be at least 2, got {self.context}")
+
+    @property
+    def cache(self) -> torch.dtype | None:
+        """`cache_dtype` as a type of torch."""
+        return None if self.cache_dtype is None else CACHES[self.cache_dtype]
 
 
 class Row:
@@ -107,14 +117,14 @@ class Engine:
         self.limit = self._limit()
         self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
         slots, capacity, chunk = self.settings.slots, self.limit or FAR, self.settings.chunk
-        compiled = self.settings.compiled
-        self.batch = Batch(model, slots, capacity, chunk, compiled, say)
+        compiled, cache = self.settings.compiled, self.settings.cache
+        self.batch = Batch(model, slots, capacity, chunk, compiled, say, cache)
         self.drafter: Drafter | None = None
         if draft == "lookup":
             self.drafter = PromptLookup(self.vocab)
         elif draft is not None:
             longest = self.settings.draft_tokens
-            self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, self.vocab, compiled, say)
+            self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, self.vocab, compiled, say, cache)
         self.drafted = self.kept = 0
         self._waiting: deque[Row] = deque()
         self._decoding: list[Row] = []

@@ -8,7 +8,7 @@ from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.batch import limit_of
 from windtunnel.inference.compiled import Say
-from windtunnel.inference.engine import Engine, EngineSettings
+from windtunnel.inference.engine import CacheType, Engine, EngineSettings
 from windtunnel.inference.request import Piece, Request
 from windtunnel.inference.sampling import Sampling
 from windtunnel.inference.states import state_bytes
@@ -55,7 +55,7 @@ class Generation:
     """The texts that go on from some requests. Iterating gives their pieces as they come; `figures` afterwards.
 
     A piece's `request` is the place of its request, from 0. The texts share one engine, but each is what it would be
-    alone. compiled, say: as for an `Engine`.
+    alone. compiled, say, cache_dtype: as for an `Engine`.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Generation:
         at_limit: AtLimit = "stop",
         compiled: bool = False,
         say: Say | None = None,
+        cache_dtype: CacheType | None = None,
     ) -> None:
         if at_limit not in ("stop", "slide"):
             raise InputError(f"at_limit: expected stop or slide, got {at_limit!r}")
@@ -78,6 +79,7 @@ class Generation:
             queue=len(requests),
             context=_room(run.model, requests),
             at_limit=at_limit,
+            cache_dtype=cache_dtype,
             compiled=compiled,
         )
         self.requests = tuple(requests)
@@ -142,6 +144,7 @@ def generate(
     draft: Drafting = None,
     at_limit: AtLimit = "stop",
     compiled: bool = False,
+    cache_dtype: CacheType | None = None,
 ) -> Prompt:
     """The text that follows a prompt, without the prompt; for a list of prompts, each as it would be alone.
 
@@ -151,7 +154,8 @@ def generate(
     left out themselves. draft: a run with the same tokenizer, or "lookup" for copies out of the text: faster, with
     exactly the same distribution. at_limit: where the model's context is full, "stop", or "slide": go on from the
     newer half of the text. compiled: decode by a compiled step, which takes a minute or so to make, once for a spec and
-    machine, and is kept in the user's cache folder; worth it for long or many texts.
+    machine, and is kept in the user's cache folder; worth it for long or many texts. cache_dtype: "bfloat16" or
+    "float16" keeps keys and values in half the memory, and rounds them; None keeps them in the model's type.
 
     Raises `InputError` for settings that contradict each other, a prompt that fills the context and a draft of another
     tokenizer; `WorkError` where the model's logits are not numbers.
@@ -172,7 +176,7 @@ def generate(
     ]
     texts: list[str] = [""] * len(prompts)
     ids: list[list[int]] = [[] for _ in prompts]
-    for piece in Generation(run, requests, draft, at_limit, compiled):
+    for piece in Generation(run, requests, draft, at_limit, compiled, cache_dtype=cache_dtype):
         texts[piece.request] += piece.text
         if piece.token is not None:
             ids[piece.request].append(piece.token)

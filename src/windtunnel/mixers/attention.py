@@ -128,9 +128,9 @@ def attend(
     """Causal attention inside documents, of the newest queries [b h t k] over all keys; a window goes by blocks."""
     ordered = past.in_order(context)
     if ordered is None:
-        keys, values, mask, causal = past.visible(context, window, slopes)
+        keys, values, mask, causal = past.visible(context, window, slopes).to(q.dtype)
         return attention(q, keys, values, scale, mask, causal)
-    keys, values = ordered
+    keys, values = ordered.to(q.dtype)
     if window is not None:
         kept = banded.keeps_maps(q, keys, values, window)
         if banded.worth(q.shape[2], keys.shape[2], window, kept):

@@ -48,6 +48,10 @@ class KeyValues(NamedTuple):
         """Only the newest `count` of them."""
         return KeyValues(self.keys[:, :, -count:], self.values[:, :, -count:]) if count else self._empty()
 
+    def to(self, dtype: torch.dtype) -> "KeyValues":
+        """These in the type that attention computes in; buffers may hold a narrower one."""
+        return self if self.keys.dtype == dtype else KeyValues(self.keys.to(dtype), self.values.to(dtype))
+
     def _empty(self) -> "KeyValues":
         return KeyValues(self.keys[:, :, :0], self.values[:, :, :0])
 
@@ -69,7 +73,8 @@ class Buffers(NamedTuple):
         return cls(keys, values, torch.full((len(keys), slots), -1, device=keys.device))
 
     def extend(self, keys: Tensor, values: Tensor, context: Context) -> "Buffers":
-        """Write the new ones where their positions belong."""
+        """Write the new ones where their positions belong, in the type of the buffers."""
+        keys, values = keys.to(self.keys.dtype), values.to(self.values.dtype)
         count, first = keys.shape[2], 0
         if context.positions.dim() == 1:
             first = (context.reach - count) % self.keys.shape[2]
@@ -109,8 +114,9 @@ class Buffers(NamedTuple):
         if window is not None:
             mask = mask & (query - held < window)
         if slopes is not None:
-            distance = (query - held).to(keys.dtype)  # b 1 t c
-            mask = (-slopes.to(keys.dtype)[:, None, None] * distance).masked_fill(~mask, float("-inf"))
+            wide = torch.promote_types(keys.dtype, torch.float32)
+            distance = (query - held).to(wide)  # b 1 t c
+            mask = (-slopes.to(wide)[:, None, None] * distance).masked_fill(~mask, float("-inf"))
         return Visible(keys, values, mask, causal=False)
 
     def kept(self, window: int | None = None) -> "Buffers":
@@ -125,6 +131,13 @@ class Visible(NamedTuple):
     values: Tensor
     mask: Tensor | None
     causal: bool
+
+    def to(self, dtype: torch.dtype) -> "Visible":
+        """Keys and values in the type that attention computes in, and biases too."""
+        mask = self.mask
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask.to(dtype)
+        return Visible(self.keys.to(dtype), self.values.to(dtype), mask, self.causal)
 
 
 class AttendingLayer(MixerLayer):
@@ -151,6 +164,14 @@ class AttendingLayer(MixerLayer):
     def reserve(self, batch: int, device: torch.device, dtype: torch.dtype, capacity: int, chunk: int) -> "Buffers":
         slots = capacity if self.window is None else min(capacity, self.window - 1 + chunk)
         return Buffers.empty(self.initial_state(batch, device, dtype), slots)
+
+
+def as_kept(x: Tensor, state: Tensor) -> Tensor:
+    """x rounded to what a state of narrower numbers will give back of it.
+
+    What a call computes from its own inputs and what a later one computes from the state are then the same.
+    """
+    return x if x.dtype == state.dtype else x.to(state.dtype).to(x.dtype)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

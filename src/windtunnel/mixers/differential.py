@@ -79,7 +79,7 @@ class DiffAttentionLayer(AttendingLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
         past = state.extend(k, v, context) if state is not None else None
-        seen = past.visible(context) if past is not None else Visible(k, v, mask=None, causal=True)
+        seen = past.visible(context).to(q.dtype) if past is not None else Visible(k, v, mask=None, causal=True)
         scale, lam = 1 / math.sqrt(self.head_width), self.current_lambda()
         mixed = differential_attention(
             q, seen.keys, seen.values, lam, scale, seen.mask, seen.causal, context.documents

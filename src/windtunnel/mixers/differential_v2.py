@@ -55,7 +55,7 @@ class DiffAttentionV2Layer(AttendingLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
         past = state.extend(k, v, context) if state is not None else KeyValues(k, v)
-        seen = past.visible(context)
+        seen = past.visible(context).to(q.dtype)
         both = attention(q, seen.keys, seen.values, self.scale, seen.mask, seen.causal)  # b 2h t k
         mixed = _subtracted(both, self.current_lambda(x)).to(both.dtype)  # b h t k
         return self.o(merge_heads(mixed)), past if state is not None else None

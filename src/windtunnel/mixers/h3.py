@@ -12,7 +12,7 @@ from windtunnel.kernels.causal_conv import causal_conv
 from windtunnel.kernels.diagonal_ssm import causal_convolution, diagonal_ssm, document_segments, impulse_response
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Cost, MixerLayer, Role
-from windtunnel.mixers.base import Mixer
+from windtunnel.mixers.base import Mixer, as_kept
 
 SHORTEST_STEP, LONGEST_STEP = 1e-3, 1e-1
 
@@ -85,7 +85,8 @@ class H3Layer(MixerLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         dtype = working_dtype(x)
         q, k, v = self.q(x), self.k(x), self.v(x)
-        shifted = self.shift(k.to(dtype), context, state) + self.shift_skip * k  # b t d
+        delayed = k if state is None else as_kept(k, state.past)
+        shifted = self.shift(delayed.to(dtype), context, state) + self.shift_skip * k  # b t d
         products = self.split(shifted)[..., None] * self.split(v.to(dtype))[..., None, :]  # b t h k e
         mixed, modes = self.diagonal(products.flatten(3), context, state)
         mixed = mixed.view_as(products) + self.skip[:, None, None] * products
@@ -115,7 +116,7 @@ class H3Layer(MixerLayer):
         """The diagonal model's output for x [b t h e], and its modes if there is a state."""
         poles, weights = self.discretized(x.dtype)
         if state is not None:
-            return diagonal_ssm(x, poles, weights, torch.view_as_complex(state.modes))
+            return diagonal_ssm(x, poles, weights, torch.view_as_complex(state.modes.to(x.dtype)))
         kernel = impulse_response(poles, weights, x.shape[1])
         return causal_convolution(x, kernel[..., None], self.segments(context)), None
 

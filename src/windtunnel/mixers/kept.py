@@ -83,6 +83,6 @@ def write(buffers: Buffers, keys: Tensor, values: Tensor, positions: Tensor, cho
     """Put those tokens that are chosen into their slots, in place; all of them [b t]."""
     slots = torch.where(chosen, slots, buffers.keys.shape[2] - 1)
     row = torch.arange(slots.shape[0], device=slots.device)[:, None]
-    buffers.keys[row, :, slots] = keys.transpose(1, 2)
-    buffers.values[row, :, slots] = values.transpose(1, 2)
+    buffers.keys[row, :, slots] = keys.transpose(1, 2).to(buffers.keys.dtype)
+    buffers.values[row, :, slots] = values.transpose(1, 2).to(buffers.values.dtype)
     buffers.positions[row, slots] = torch.where(chosen, positions, -1)

@@ -98,6 +98,7 @@ class LinearAttentionLayer(MixerLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         q, k, v = (split_heads(linear(x), self.heads) for linear in (self.q, self.k, self.v))
         past = self.initial_state(x.shape[0], x.device, v.dtype) if state is None else state
+        past = type(past)(*(part.to(working_dtype(v)) for part in past))
         mixed, new = self._read(q, k, v, past, context)
         return self.o(merge_heads(mixed)), new if state is not None else None
 

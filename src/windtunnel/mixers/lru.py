@@ -79,7 +79,7 @@ class LRULayer(MixerLayer):
         decays = decay.expand_as(inputs)
         if context.starts is not None:
             decays = torch.where(context.starts[..., None], 0.0, decays)
-        h = linear_scan(decays, inputs, torch.view_as_complex(state.hidden) if state is not None else None)
+        h = linear_scan(decays, inputs, torch.view_as_complex(state.hidden.to(dtype)) if state is not None else None)
         real, imaginary = h.real.to(x.dtype), h.imag.to(x.dtype)
         y = F.linear(real, self.out_of_real) - F.linear(imaginary, self.out_of_imaginary) + self.skip * x
         active = F.gelu(y, approximate="tanh")

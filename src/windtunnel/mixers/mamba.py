@@ -12,7 +12,7 @@ from windtunnel.kernels.causal_conv import causal_conv
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.kernels.selective_scan import selective_scan
 from windtunnel.layer import Context, Cost, MixerLayer, Role
-from windtunnel.mixers.base import Mixer
+from windtunnel.mixers.base import Mixer, as_kept
 
 SHORTEST_STEP, LONGEST_STEP, STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -84,14 +84,15 @@ class MambaLayer(MixerLayer):
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         inner = self.u(x)  # b t d
-        past = state.past if state is not None else None
+        inner = inner if state is None else as_kept(inner, state.past)
+        past = state.past.to(inner.dtype) if state is not None else None
         u = F.silu(causal_conv(inner, self.conv_weight, self.conv_bias, past, context.documents))
         memory = state.memory if state is not None else None
         y, memory = selective_scan(u, self.step(u), self.rates(u), self.into(u), self.out_of(u), memory, context.starts)
         mixed = self.out((y + self.skip * u).to(x.dtype) * F.silu(self.z(x)))
         if state is None:
             return mixed, None
-        seen = torch.cat([state.past, inner], dim=1)
+        seen = torch.cat([state.past, inner.to(state.past.dtype)], dim=1)
         return mixed, MambaState(seen[:, seen.shape[1] - self.taps + 1 :], memory)
 
     def step(self, u: Tensor) -> Tensor:

@@ -61,12 +61,13 @@ class PrefixLayer(Layer):
         """The same for rows that may stand at different places; `own` is written in place."""
         positions = context.positions.expand(x.shape[0], -1)
         chosen = positions < self.size
-        if not bool(chosen.any()):
+        if not torch.compiler.is_compiling() and not bool(chosen.any()):
             return mixed
         q, k, v = self._project(x, context.positions)
         write(own, k, v, positions, chosen, positions)
         held, query = own.positions[:, None, None], positions[:, None, :, None]
-        rows = attention(q, own.keys, own.values, self.scale, (held >= 0) & (held <= query))
+        past = KeyValues(own.keys, own.values).to(q.dtype)
+        rows = attention(q, *past, self.scale, (held >= 0) & (held <= query))
         return torch.where(chosen[:, None, :, None], rows, mixed)
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

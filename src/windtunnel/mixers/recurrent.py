@@ -10,7 +10,7 @@ from windtunnel.init import Linear
 from windtunnel.kernels.causal_conv import causal_conv
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Cost, Layer, MixerLayer, Role
-from windtunnel.mixers.base import Mixer
+from windtunnel.mixers.base import Mixer, as_kept
 from windtunnel.mixers.rg_lru import RGLRU
 
 
@@ -55,7 +55,8 @@ class RecurrentLayer(MixerLayer):
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         gate, inputs = F.gelu(self.y(x), approximate="tanh"), self.x(x)  # b t r
-        past, initial = (None, None) if state is None else (state.inputs, state.hidden)
+        past, initial = (None, None) if state is None else (state.inputs, state.hidden.to(working_dtype(inputs)))
+        inputs = inputs if past is None else as_kept(inputs, past)
         hidden = self.recurrence(self.conv(inputs, context, past), context, initial)
         y = self.o(hidden.to(gate.dtype) * gate)
         return y, None if state is None else self._after(state, hidden, inputs)

@@ -122,7 +122,7 @@ class SparseAttentionLayer(AttendingLayer):
         past, held = state.visible(kept)
         query, key = context.positions.view(-1, x.shape[1], 1), held.unsqueeze(1)  # b t 1, b 1 s
         masks = torch.stack([each.sees(query, key.clamp(min=0)) for each in self.spec.patterns], 1)  # b h t s
-        mixed = attention(q, *past, self.scale, masks & (key >= 0).unsqueeze(1))
+        mixed = attention(q, *past.to(q.dtype), self.scale, masks & (key >= 0).unsqueeze(1))
         if self.prefix is not None:
             mixed = self.prefix.in_slots(x, mixed, context, state.own)
         y: Tensor = self.o(merge_heads(mixed))

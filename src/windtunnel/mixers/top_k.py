@@ -38,7 +38,7 @@ class TopKAttentionLayer(AttentionLayer):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         q, k, v = self.project(x, context)
         past = state.extend(k, v, context) if state is not None else KeyValues(k, v)
-        keys, values, mask, causal = past.visible(context)
+        keys, values, mask, causal = past.visible(context).to(q.dtype)
         mixed = top_k_attention(q, keys, values, self.scale, self.top, mask, causal)
         return self.o(merge_heads(mixed)), past if state is not None else None
 

@@ -165,7 +165,7 @@ class AxialLayer(PositionsLayer):
         points = self.bounded(context)
         found: list[Tensor] = []
         for axis in reversed(range(len(self.spec.shape))):
-            found.insert(0, self.get_parameter(f"axis{axis}")[points % self.spec.shape[axis]])
+            found.insert(0, getattr(self, f"axis{axis}")[points % self.spec.shape[axis]])
             points = points // self.spec.shape[axis]
         if self.spec.combine == "concatenate":
             return torch.cat(found, -1)

@@ -105,7 +105,7 @@ class Call:
                 text = self.texts[index]
                 chunk = self.answer.chunk(index, text, piece, place)
                 if options.include_state:
-                    chunk.state_bytes = self.served.run.model.state_bytes(text.held)
+                    chunk.state_bytes = self.served.worker.engine.batch.state_bytes(text.held)
                 yield _event(chunk.model_dump(exclude_unset=True))
             if options.include_usage:
                 yield _event(self.answer.last(usage(self.texts, self.prompts)).model_dump(exclude_unset=True))

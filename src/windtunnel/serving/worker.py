@@ -99,7 +99,7 @@ class Worker:
     def state_bytes_used(self) -> int:
         """Bytes that the running requests need for the tokens that they hold now."""
         engine = self.engine
-        return sum(engine.model.state_bytes(length) for length in engine.batch.lengths[: engine.running])
+        return sum(engine.batch.state_bytes(length) for length in engine.batch.lengths[: engine.running])
 
     def _work(self) -> None:
         if self._threads is not None:
