@@ -27,7 +27,6 @@ CASES = (
     "h3",
     "efficient_attention",
     "longformer",
-    "longformer-global",
     "topk_attention",
     "gpt_neo-axial-pattern",
 )

@@ -78,6 +78,18 @@ def test_same_seed_same_text_whatever_the_batch() -> None:
     assert [piece.token for piece in other[0]] != [piece.token for piece in together[0]]
 
 
+def test_short_prompts_share_a_step_and_long_ones_take_several() -> None:
+    engine = Engine(model_of("llama"), settings=EngineSettings(slots=4, chunk=8))
+    for size in (3, 2, 9, 2):
+        engine.submit(Request(prompt=(1,) * size, tokens=9))
+    first = engine.step()  # 3 + 2 tokens, and 3 of the 9
+    assert [piece.request for piece in first] == [1, 2]
+    assert engine.batch.lengths == [3, 2, 3, 0]
+    second = engine.step()  # the other 6, 2, and a token for each of the first two
+    assert sorted(piece.request for piece in second) == [1, 2, 3, 4]
+    assert engine.batch.lengths == [4, 3, 9, 2]
+
+
 def test_a_full_context_stops_or_slides() -> None:
     model = model_of("llama", dtype=torch.float64)
     prompt = prompts(model.spec.vocab)[1]

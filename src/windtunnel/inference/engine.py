@@ -1,12 +1,12 @@
 """Continuous batching: requests join and leave a running batch, one token a step for each.
 
 The state of all requests is one `Batch`. Rows 0 .. d-1 decode together; row d, if there is one, is the request whose
-prompt is being read, a chunk a step, so that nobody waits long for a long prompt. With a drafter a decoding row moves
-on by several tokens a step (Leviathan et al. 2023), which have exactly the distribution that they would have singly.
+prompt is being read. A step reads one chunk of tokens, of one prompt or of several, so that nobody waits long for
+them. With a drafter a decoding row moves on by several tokens a step (Leviathan et al. 2023), which have exactly the
+distribution that they would have singly.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -179,7 +179,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Piece]:
-        """Read one chunk of a prompt, and give every decoding request its next tokens."""
+        """Read one chunk of prompts, and give every decoding request its next tokens."""
         decoding = list(self._decoding)
         pieces = self._read()
         if decoding:
@@ -187,20 +187,28 @@ class Engine:
         return pieces
 
     def _read(self) -> list[Piece]:
-        if self._reading is None:
-            if not self._waiting or len(self._decoding) == self.settings.slots:
-                return []
+        """Prompts of one chunk's tokens together: a part of a long one, or several short ones."""
+        pieces: list[Piece] = []
+        room = self.settings.chunk
+        while room and (row := self._next()) is not None:
+            place = len(self._decoding)
+            start = self.batch.lengths[place]
+            part = row.text[start : start + room]
+            logits = self.batch.feed(place, [part])
+            room -= len(part)
+            if self.batch.lengths[place] == len(row.text):
+                self._decoding.append(row)
+                self._reading = None
+                pieces += self._emit(row, self._verdict(row, NOTHING, logits[0]), logits[0])
+        return pieces
+
+    def _next(self) -> Row | None:
+        """The row whose prompt is being read, or the first of the queue if there is a place for it."""
+        if self._reading is None and self._waiting and len(self._decoding) < self.settings.slots:
             self._reading = self._waiting.popleft()
             self._clear(len(self._decoding))
             self._fit(self._reading)
-        row, place = self._reading, len(self._decoding)
-        start = self.batch.lengths[place]
-        logits = self.batch.feed(place, [row.text[start : start + self.settings.chunk]])
-        if self.batch.lengths[place] < len(row.text):
-            return []
-        self._decoding.append(row)
-        self._reading = None
-        return self._emit(row, self._verdict(row, NOTHING, logits[0]), logits[0])
+        return self._reading
 
     def _decode(self, rows: list[Row]) -> list[Piece]:
         drafts = self._drafts(rows)
@@ -215,22 +223,25 @@ class Engine:
                 self.batch.rewind(place, before[place] + len(verdict), [*row.text, *verdict])
         return [piece for k, row in enumerate(rows) for piece in self._emit(row, verdicts[k], logits[k])]
 
-    def _verdicts(self, rows: list[Row], drafts: list[Draft], logits: Sequence[Tensor]) -> list[list[int] | WorkError]:
+    def _verdicts(
+        self, rows: list[Row], drafts: list[Draft], logits: Tensor | list[Tensor]
+    ) -> list[list[int] | WorkError]:
         """What every row goes on with; without drafts, which is the most frequent case, for all of them at once."""
         if any(draft.tokens for draft in drafts) or len(rows) == 1:
             return [self._verdict(*each) for each in zip(rows, drafts, logits, strict=True)]
         turns = [Turn(row.request.sampling, row.text, row.generated) for row in rows]
-        found = choose(torch.stack([each[0, : self.vocab] for each in logits]), turns)
+        first = logits[:, 0] if isinstance(logits, Tensor) else torch.stack([each[0] for each in logits])
+        found = choose(first[:, : self.vocab], turns)
         return [not_numbers() if token is None else [token] for token in found]
 
-    def _feed(self, texts: list[list[int]]) -> Sequence[Tensor]:
+    def _feed(self, texts: list[list[int]]) -> Tensor | list[Tensor]:
         """The logits of each decoding row after its next tokens, [n v] or more.
 
         Shorter ones are filled up, to be rewound; one by one where what fills a row would not fit its context.
         """
         longest = max(len(text) for text in texts)
         if self.limit is None or max(self.batch.lengths[: len(texts)]) + longest <= self.limit:
-            return self.batch.feed(0, [text + [0] * (longest - len(text)) for text in texts], last=longest).unbind()
+            return self.batch.feed(0, [text + [0] * (longest - len(text)) for text in texts], last=longest)
         return [self.batch.feed(place, [text], last=len(text))[0] for place, text in enumerate(texts)]
 
     def _drafts(self, rows: list[Row]) -> list[Draft]:
@@ -278,14 +289,14 @@ class Engine:
             return [self._end(row, "error", str(verdict))]
         pieces: list[Piece] = []
         for k, token in enumerate(verdict):
-            pieces.append(self._add(row, token, logits[k, : self.vocab]))
+            pieces.append(self._add(row, token, logits, k))
             if pieces[-1].finish is not None:
                 break
         return pieces
 
-    def _add(self, row: Row, token: int, logits: Tensor) -> Piece:
+    def _add(self, row: Row, token: int, logits: Tensor, place: int) -> Piece:
         request = row.request
-        logprob, top = _logprobs(logits, token, request.top_logprobs)
+        logprob, top = self._logprobs(logits, place, token, request.top_logprobs)
         row.add(token)
         ended = token in self._stops and not request.ignore_end
         text = row.stream.push(token) if row.stream is not None else ""
@@ -305,6 +316,16 @@ class Engine:
         if self.limit is not None and len(row.text) > self.limit:
             self._slide(row)
         return piece
+
+    def _logprobs(
+        self, logits: Tensor, place: int, token: int, top: int | None
+    ) -> tuple[float | None, tuple[Chosen, ...]]:
+        if top is None:
+            return None, ()
+        logprobs: Any = logits[place, : self.vocab].to(torch.float64).log_softmax(-1)
+        best = logprobs.topk(min(top, logprobs.shape[-1])) if top else None
+        likeliest = () if best is None else tuple(map(Chosen, best.indices.tolist(), best.values.tolist()))
+        return float(logprobs[token]), likeliest
 
     def _slide(self, row: Row) -> None:
         """Start the row again from the newer half of its text."""
@@ -347,12 +368,3 @@ class Engine:
         self._decoding.pop()
         if self._reading is not None:
             self._move(last + 1, last)
-
-
-def _logprobs(logits: Tensor, token: int, top: int | None) -> tuple[float | None, tuple[Chosen, ...]]:
-    if top is None:
-        return None, ()
-    logprobs: Any = logits.to(torch.float64).log_softmax(-1)
-    best = logprobs.topk(min(top, logprobs.shape[-1])) if top else None
-    likeliest = () if best is None else tuple(map(Chosen, best.indices.tolist(), best.values.tolist()))
-    return float(logprobs[token]), likeliest

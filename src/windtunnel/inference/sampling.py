@@ -62,9 +62,14 @@ def distribution(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -
     seen: the tokens that the repetition penalty applies to, the same for every row. Raises `WorkError` where a row has
     no finite logit or a NaN.
     """
-    scores = logits.to(torch.float64)
-    if bool(scores.isnan().any()) or bool((scores.amax(-1) == -math.inf).any()) or bool((scores == math.inf).any()):
+    if not bool(logits.amax(-1).isfinite().all()):  # a NaN is the largest of all
         raise WorkError(_NOT_NUMBERS)
+    return _law(logits, sampling, seen)
+
+
+def _law(logits: Tensor, sampling: Sampling, seen: Sequence[int]) -> Tensor:
+    """`distribution` of logits that are numbers."""
+    scores = logits.to(torch.float64)
     if sampling.repetition_penalty != 1.0 and len(seen):
         scores = _penalized(scores, torch.tensor(sorted(set(seen)), device=scores.device), sampling.repetition_penalty)
     if sampling.greedy:
@@ -117,7 +122,7 @@ def choose(logits: Tensor, turns: Sequence[Turn]) -> list[int | None]:
         if turn.sampling.greedy and turn.sampling.repetition_penalty == 1.0:
             taken = dict(zip(rows, best.tolist(), strict=True))
         elif finite:
-            law = distribution(scores if len(finite) == len(rows) else logits[finite], turn.sampling, turn.seen)
+            law = _law(scores if len(finite) == len(rows) else logits[finite], turn.sampling, turn.seen)
             numbers = [uniform(turns[row].sampling.seed, turns[row].generated) for row in finite]
             taken = dict(zip(finite, draws(law, numbers), strict=True))
         for row in finite:
