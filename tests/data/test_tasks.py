@@ -26,6 +26,7 @@ SMALL = {
     "copying": ["copying:symbols=6,shortest=1,longest=7"],
     "lookup": ["lookup:symbols=7,length=15,gram=2,answer=3", "lookup:symbols=12,length=11,gram=1,answer=1,key=first"],
     "phonebook": ["phonebook:entries=5,fewest=1"],
+    "needles": ["needles:length=31,needles=4,asked=3,keys=7,digits=2", "needles:length=13,needles=2,noise=3,keys=5"],
     "noisy_recall": ["noisy_recall:vocab=10,length=26,noise=0.4"],
     "fuzzy_recall": ["fuzzy_recall:vocab=12,length=61,pairs=4"],
     "memorisation": ["memorisation:vocab=24,length=12,book=3"],
@@ -49,6 +50,17 @@ def solve_mqar(tokens, task):
             value[key] = tokens[place + 1]
         elif key in value:
             answers[place] = value[key]
+    return answers
+
+
+def solve_needles(tokens, task):
+    """A key's number stands after its first occurrence; the question begins after whole places of the text."""
+    text = task.length - task.length % (1 + task.digits)
+    answers = {}
+    for start in range(text, len(tokens), 1 + task.digits):
+        found = tokens.index(tokens[start])
+        assert found < text
+        answers |= {start + k: tokens[found + 1 + k] for k in range(task.digits)}
     return answers
 
 
@@ -186,6 +198,8 @@ GOLDEN = {
     "lookup:symbols=7,length=15,gram=2,answer=3": "8ec7e25b35100727",
     "lookup:symbols=12,length=11,gram=1,answer=1,key=first": "e4bc486b2c8f18b9",
     "phonebook:entries=5,fewest=1": "d7b0d26d009eb518",
+    "needles:length=31,needles=4,asked=3,keys=7,digits=2": "d910ed5d68c07562",
+    "needles:length=13,needles=2,noise=3,keys=5": "726f3d23d0b94c10",
     "noisy_recall:vocab=10,length=26,noise=0.4": "192dfdeef3dafd73",
     "fuzzy_recall:vocab=12,length=61,pairs=4": "23c1cec20e67f4ce",
     "memorisation:vocab=24,length=12,book=3": "5a766fccffe454d5",

@@ -8,6 +8,7 @@ from windtunnel.evaluation.by_position import ByPosition
 from windtunnel.evaluation.context_gain import ContextGain
 from windtunnel.evaluation.hits import Hits
 from windtunnel.evaluation.length import Length
+from windtunnel.evaluation.retrieval.attention import AttentionOnNeedle
 from windtunnel.evaluation.retrieval.needle import MultiNeedle, Needle, Passkey
 from windtunnel.evaluation.shuffled_prefix import ShuffledPrefix
 from windtunnel.evaluation.text_loss import TextLoss
@@ -24,6 +25,7 @@ _KINDS: tuple[type[Evaluation], ...] = (
     Passkey,
     Needle,
     MultiNeedle,
+    AttentionOnNeedle,
 )
 EVALUATIONS: dict[str, type[Evaluation]] = {kind.name: kind for kind in _KINDS}
 USUAL = ("loss", "positions", "context-gain", "shuffled-prefix", "hits")

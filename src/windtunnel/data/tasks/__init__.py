@@ -7,6 +7,7 @@ from windtunnel.data.tasks.copying import Copying, Lookup
 from windtunnel.data.tasks.induction import Induction
 from windtunnel.data.tasks.mad import FuzzyRecall, Memorisation, NoisyRecall
 from windtunnel.data.tasks.mqar import MQAR
+from windtunnel.data.tasks.needles import Needles
 from windtunnel.data.tasks.phonebook import Phonebook
 from windtunnel.data.tasks.selective_copying import SelectiveCopying
 from windtunnel.data.tasks.state_tracking import StateTracking
@@ -24,6 +25,7 @@ _KINDS: tuple[type[Task], ...] = (
     Copying,
     Lookup,
     Phonebook,
+    Needles,
     NoisyRecall,
     FuzzyRecall,
     Memorisation,

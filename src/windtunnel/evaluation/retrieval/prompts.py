@@ -16,12 +16,16 @@ _ATTEMPTS = 12
 
 
 class Prompt(NamedTuple):
-    """A text whose end answers what it asks. answers: spans of the answers; needles: of what they are found in."""
+    """A text whose end answers what it asks.
+
+    answers: spans of the answers; needles: of what they are found in; begins: the character where the question does.
+    """
 
     text: str
     answers: tuple[Span, ...]
     needles: tuple[Span, ...]
     depth: float
+    begins: int = 0
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -50,12 +54,13 @@ class Question(NamedTuple):
 def ask(hidden: Hidden, pieces: Sequence[tuple[str, str]], needles: Sequence[int] = (0,)) -> Prompt:
     """A prompt: a text, then pieces (what is said, its answer) one after the other. needles: those asked for."""
     text, answers = hidden.text.rstrip() + "\n", []
+    begins = len(text)
     for said, answer in pieces:
         text += said
         answers.append((len(text), len(text) + len(answer) + 1))
         text += f" {answer}"
     depth = hidden.depths[needles[0]] if hidden.depths else 0.0
-    return Prompt(text, tuple(answers), tuple(hidden.spans[k] for k in needles if k < len(hidden.spans)), depth)
+    return Prompt(text, tuple(answers), tuple(hidden.spans[k] for k in needles if k < len(hidden.spans)), depth, begins)
 
 
 def question(tokenizer: Tokenizer, prompt: Prompt) -> Question:
@@ -83,6 +88,11 @@ def encoded(tokenizer: Tokenizer, text: str) -> Ids:
         lost = next((c for c in sorted(set(text)) if c not in tokenizer.decode(tokenizer.encode(c))), "a character")
         raise InputError(f"tokenizer {tokenizer.label}: cannot write {lost!r}, which the task's texts hold")
     return ids
+
+
+def keys_of(tokenizer: Tokenizer, prompt: Prompt, span: Span) -> NDArray[np.bool_]:
+    """Which of a question's tokens belong to a span of its text."""
+    return question(tokenizer, prompt._replace(needles=(span,))).needle
 
 
 def fitted(
