@@ -14,8 +14,9 @@ test: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
 # The browser's tests need Chromium beside it (Debian: chromium) and are skipped, with the reason, where it is missing.
+# lm-evaluation-harness's own model, which ours is held against, needs accelerate.
 test-all: .venv/installed-dev lint
-	$(PIP) -e '.[browser,cluster]'
+	$(PIP) -e '.[browser,cluster,lm-eval]' accelerate
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
 # Runs what compares with something independent, and writes what it saw into docs/proof.md.

@@ -14,6 +14,7 @@ from windtunnel.cli import (
     extend,
     generate,
     importing,
+    lm_eval,
     plan,
     recipes,
     report,
@@ -76,6 +77,7 @@ for verb in (
     plan,
     importing,
     exporting,
+    lm_eval,
 ):
     verb.register(app)
 for room in (tokenizer, bench):
