@@ -20,7 +20,7 @@ def test_arms_are_recipes_that_read_on():
 
 
 def test_too_little_is_refused():
-    with pytest.raises(InputError, match="at least a step of 4,096"):
+    with pytest.raises(InputError, match="at least a step of 2,048"):
         Experiment(tokens=100)
 
 

@@ -162,7 +162,8 @@ def test_zero_shot_and_extended_in_one_table(tmp_path, draw):
     subjects = [Subject(folder.name, find(folder), cpu, (), text) for folder in (plain, other)]
     answers = evaluate(subjects, [Length(longest=2, scalings=("yarn",), maps=1)])
     (table,) = tables(answers)
-    assert [row[:2] for row in table.rows] == [["plain", "as it is"], ["plain", "yarn"], ["longer", "as it is"]]
+    named = ["plain, as it is", "plain, yarn", "longer"]
+    assert [row[:2] for row in table.rows] == [[name, k] for name in named for k in ("1", "1.25", "1.5", "2")]
     zero, tuned = (arm.figures["methods"][-1]["points"][-1] for arm in answers.arms(answers.evaluations[0]))
     assert zero["last"] == pytest.approx(tuned["last"])
     shown = render(answers)

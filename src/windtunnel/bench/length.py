@@ -34,7 +34,7 @@ ARMS = {"RoPE": "llama", "ALiBi": "mpt_alibi", "Griffin": "griffin", "Hawk": "ha
 EXTENDED = "RoPE"
 METHODS = ("none", "linear", "yarn")
 _VOCAB = 257
-_STEP_TOKENS = 4096
+_STEP_TOKENS = 2048
 _HELDOUT_TOKENS = 300_000
 _SCORED_TOKENS = 16_384
 
@@ -49,7 +49,7 @@ class Experiment:
     """
 
     lengths: tuple[int, ...] = (64, 256)
-    tokens: int = 1_000_000
+    tokens: int = 800_000
     tuned: int = 100_000
     seeds: int = 3
     factor: float = 4.0

@@ -128,7 +128,7 @@ class ByPosition(Evaluation):
                 sizes = np.where(counted, text.token_bytes[targets[row, :size]], 0)
                 for total, values in zip(sums, (nats[row, :size], counted, sizes), strict=True):
                     np.add.at(total[place], bucket, values)
-        return _figures(sums)
+        return _figures(sums, context if step == context else longest)
 
 
 def windows(document: int, count: int, context: int, stride: int) -> Iterator[Window]:
@@ -155,10 +155,10 @@ def _scores(
     return targets, nats_of(model, inputs, targets, work)
 
 
-def _figures(sums: NDArray[np.float64]) -> Figures:
+def _figures(sums: NDArray[np.float64], longest: int) -> Figures:
     nats, tokens, sizes = sums
     buckets = [
-        {"from": 2**k, "to": 2 ** (k + 1) - 1, **_scored(nats[:, k], tokens[:, k], sizes[:, k])}
+        {"from": 2**k, "to": min(2 ** (k + 1) - 1, longest), **_scored(nats[:, k], tokens[:, k], sizes[:, k])}
         for k in range(tokens.shape[1])
         if tokens[:, k].any()
     ]

@@ -100,9 +100,9 @@ def evaluate(
         run: Run | None = None
         row = []
         for evaluation, work, count in zip(evaluations, works, tokens, strict=True):
+            meter.what = f"{subject.label}: {evaluation.name}"
             if work.figures is None:
                 run = run or subject.load()
-                meter.what = f"{subject.label}: {evaluation.name}"
                 before = meter.done
                 row.append(work.finish(evaluation.measure(run, subject, work)))
                 meter.read(before + count - meter.done)

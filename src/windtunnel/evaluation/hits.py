@@ -101,16 +101,16 @@ class Hits(Evaluation):
                 spelled(arm.figures["rest"]["loss"]),
                 spelled(arm.figures["loss"]),
                 fixed(gaps.get(arm.label), 2),
-                f"{arm.figures['hits']['tokens']:,} of {total[arm.label]:,}",
+                f"{100 * arm.figures['hits']['tokens'] / total[arm.label]:.1f}",
                 str(len(arm.seeds)),
             ]
             for arm in arms
         ]
         first = arms[0].figures
-        columns = ("arm", "nats on hits", "on the rest", "on all", "hits' share of the gap", "hits", "seeds")
+        columns = ("arm", "nats on hits", "on the rest", "on all", "of the gap", "% hits", "seeds")
         note = (
             f"{first['order']}-grams that occur at most {first['limit']:,} times in the {first['counted']}. The gap is "
-            f"that in loss to {arms[0].label}."
+            f"that in loss to {arms[0].label}; beside it the share of it that hits account for."
         )
         return [Table(caption=self.title, columns=columns, rows=rows, numeric=range(1, 7), note=note)]
 

@@ -123,23 +123,25 @@ def _entropy(arms: Sequence[Arm]) -> Chart:
 
 
 def _table(arms: Sequence[Arm], margin: float) -> Table:
-    multiples = sorted({p["multiple"] for arm in arms for m in arm.figures["methods"] for p in m["points"]})
-    rows = []
-    for _, _, arm, method, _ in _methods(arms):
-        points = {point["multiple"]: point for point in method["points"]}
-        cells = [
-            spelled(points[multiple]["excess"], sign=True) if multiple in points else figures.MISSING
-            for multiple in multiples[1:]
+    rows = [
+        [
+            name,
+            f"{point['multiple']:g}",
+            figures.fixed(point["last"]["value"]),
+            spelled(point["excess"], sign=True) if point["multiple"] > 1 else figures.MISSING,
+            figures.fixed(point["disjoint"]["value"]),
+            f"{arm.figures['effective'][method['method']]:g}",
+            f"{arm.figures['documents']}",
+            str(len(arm.seeds)),
         ]
-        effective = f"{arm.figures['effective'][method['method']]:g}"
-        counts = [f"{arm.figures['documents']}", str(len(arm.seeds))]
-        base = f"{arm.figures['base']:,}"
-        rows.append([arm.label, method["method"], base, spelled(points[1.0]["last"]), *cells, effective, *counts])
-    columns = ("arm", "method", "trained at", "nats there", *(f"X_{multiple:g}" for multiple in multiples[1:]))
+        for _, _, arm, method, name in _methods(arms)
+        for point in method["points"]
+    ]
     return Table(
         caption="Reading past the trained length",
-        columns=(*columns, "effective", "documents", "seeds"),
+        columns=("arm", "k", "nats", "X_k", "disjoint", "effective", "documents", "seeds"),
         rows=rows,
-        numeric=range(2, len(columns) + 3),
-        note=f"X_k: nats a token over the trained length, same targets. effective: the largest k with X_k <= {margin}.",
+        numeric=range(1, 8),
+        note="nats, X_k: a token of the same targets with k times the trained length in sight, and what that is over "
+        f"k = 1. disjoint: all targets. effective: the largest k with X_k of at most {margin}.",
     )
