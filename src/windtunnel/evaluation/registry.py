@@ -10,6 +10,7 @@ from windtunnel.evaluation.hits import Hits
 from windtunnel.evaluation.length import Length
 from windtunnel.evaluation.retrieval.attention import AttentionOnNeedle
 from windtunnel.evaluation.retrieval.needle import MultiNeedle, Needle, Passkey
+from windtunnel.evaluation.retrieval.ruler import Ruler
 from windtunnel.evaluation.shuffled_prefix import ShuffledPrefix
 from windtunnel.evaluation.text_loss import TextLoss
 from windtunnel.spec import nearest
@@ -26,6 +27,7 @@ _KINDS: tuple[type[Evaluation], ...] = (
     Needle,
     MultiNeedle,
     AttentionOnNeedle,
+    Ruler,
 )
 EVALUATIONS: dict[str, type[Evaluation]] = {kind.name: kind for kind in _KINDS}
 USUAL = ("loss", "positions", "context-gain", "shuffled-prefix", "hits")

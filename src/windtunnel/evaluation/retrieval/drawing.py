@@ -15,6 +15,7 @@ HELD_OUT = 4  # one name in so many belongs to the test items
 _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 _SYLLABLES = tuple(consonant + vowel for consonant in _CONSONANTS for vowel in _VOWELS)
 _NAME = 3  # syllables
+NAMES = len(_SYLLABLES) ** _NAME
 
 
 class Drawing:

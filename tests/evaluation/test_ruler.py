@@ -1,0 +1,69 @@
+"""RULER-derived items, answered from their text alone."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests.evaluation.test_retrieval import asked, prose  # noqa: F401 - a fixture
+from windtunnel.errors import InputError
+from windtunnel.evaluation.retrieval.grid import Row
+from windtunnel.evaluation.retrieval.haystack import Haystacks
+from windtunnel.evaluation.retrieval.ruler import KINDS, Ruler
+
+NEEDLE = re.compile(r"One of the special magic numbers for (\w+) is: (\d{7})\.")
+
+
+def prompt_of(kind, length=2500, index=0):
+    task = Ruler(kinds=(kind,))
+    (prompt,) = task.prompts(Haystacks(prose()), Row("", length, str(length)), index, length)
+    return prompt, prompt.text[: prompt.begins], prompt.text[prompt.begins :]
+
+
+def solved(kind, body, question):
+    facts = NEEDLE.findall(body)
+    if kind in ("single-noise", "multikey"):
+        return (dict(facts)[question.split(" for ")[1].split()[0]],)
+    if kind == "multivalue":
+        return tuple(number for _, number in facts)
+    if kind == "multiquery":
+        names = re.findall(r"number for (\w+) is:", question)
+        return tuple(dict(facts)[name] for name in names)
+    if kind == "variables":
+        known, number = [], re.search(r"\d{5}", question)[0]  # type: ignore[index]
+        for name, value in re.findall(r"VAR (\w+) = (.+?)\.", body):
+            assert value == number if not known else value == f"VAR {known[-1]}"
+            known.append(name)
+        return tuple(known)
+    words = re.findall(r"\d+\. (\w+)", body) if kind == "common-words" else re.findall(r"\w+", body)
+    count = Counter(words).most_common()
+    size = 10 if kind == "common-words" else 3
+    assert count[size - 1][1] > count[size][1]
+    found = [word for word, _ in count[:size]]
+    return tuple(sorted(found)) if kind == "common-words" else tuple(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 2500])
+def test_items_can_be_answered_from_their_text(kind, length):
+    for index in (0, 1):
+        prompt, body, question = prompt_of(kind, length, index)
+        assert prompt.references == solved(kind, body, question)
+        if kind == "multikey" and length > 1:
+            assert len(NEEDLE.findall(body)) > 30
+
+
+def test_items_fit_their_length_and_figures_are_given(asked, ask):  # noqa: F811
+    task = Ruler(kinds=("multikey", "variables", "frequent-words"), lengths=1, items=1)
+    subject = asked(context=900)
+    task.check(subject)
+    for _, one in task.questions(subject, Haystacks(subject.heldout), task.rows(subject)[0], 0):
+        assert 700 < len(one.tokens) <= 900
+    figures = ask(task, subject.load().model, prose(), context=900)
+    assert [cell["items"]["answers"] for cell in figures["cells"][0]] == [[1], [5], [3]]
+    assert task.chance(subject) == pytest.approx((1 / 9e6 + 2 * 4 / 343_000) / 3)
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(InputError, match="kinds holds 'qa'; known: single-noise"):
+        Ruler(kinds=("qa",))
