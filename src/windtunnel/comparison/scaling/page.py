@@ -187,8 +187,8 @@ def _sentence(document: Mapping[str, Any], name: str) -> str:
     small, large = _ends(document)
     word, _ = _word(one)
     low, high = (_ratio(one["at"][end]) for end in ("smallest", "largest"))
-    ratios = f"{low} at {small} FLOPs and {high} at {large}" if one["separate_exponents"] else f"{high} throughout"
-    return f"{name}, {word}: equal loss for the baseline takes {ratios} of its compute."
+    ratios = f"{low} at {small} FLOPs and {high} at {large}" if one["separate_exponents"] else high
+    return f"{name}, {word}: for equal loss the baseline needs {ratios}, of the compute of {name}."
 
 
 def _multiplier_chart(document: Mapping[str, Any]) -> Chart:
