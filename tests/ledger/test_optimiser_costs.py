@@ -24,7 +24,11 @@ def test_state_is_that_of_the_real_tensors(name: str, recipe: str) -> None:
         parameter.grad = torch.ones_like(parameter)
     for optimiser in optimisers:
         optimiser.step()
-    held = {key: tensor for key, tensor in flatten_state(optimisers, model).items() if not key.endswith("/step")}
+    held = {
+        key: tensor
+        for key, tensor in flatten_state(optimisers, dict(model.named_parameters())).items()
+        if not key.endswith("/step")
+    }
     counted = ledger(spec, 16, optimiser=name)
     assert counted.memory.optimiser == sum(tensor.nbytes for tensor in held.values())
     assert counted.memory.total == counted.memory.optimiser + 8 * counted.parameters.n_total

@@ -37,7 +37,7 @@ def test_weights_gradients_and_moments_are_those_of_a_real_step(recipe: str, opt
         one.step()
     made = parts(spec, Mesh(), optimiser=optimiser)
     held = sum(parameter.nbytes for parameter in model.parameters())
-    kept = flatten_state(optimisers, model).values()
+    kept = flatten_state(optimisers, dict(model.named_parameters())).values()
     moments = sum(value.numel() * 4 for value in kept if value.ndim)
     assert made["parameters"].size == held
     assert made["gradients"].size == held

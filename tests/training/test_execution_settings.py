@@ -41,7 +41,7 @@ def _gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def _peak(trainer: Trainer) -> int:
     """The most bytes that tensors have had at once in a forward and backward pass."""
-    trainer._forget_gradients()
+    trainer.parts.forget_gradients()
     gc.collect()
     tracker = MemTracker()
     with tracker:

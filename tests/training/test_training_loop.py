@@ -96,7 +96,7 @@ for compiled in (False, True):
     seconds = trainer.warm_up()
     trainer._backward(0)
     gradients.append([parameter.grad.flatten().tolist() for parameter in trainer.parameters])
-    trainer._forget_gradients()
+    trainer.parts.forget_gradients()
     losses.append([float(trainer.advance(step, None)[1]) for step in range(4)])
     names.append([name for name, _ in trainer.model.named_parameters()])
 print(json.dumps({"losses": losses, "names": names, "seconds": seconds, "gradients": gradients}))

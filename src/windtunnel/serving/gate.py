@@ -1,6 +1,7 @@
 """What stands before every request: keys, host names, sizes and times; and the headers of every answer."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_DISCARDING = 1.0  # seconds
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -80,6 +82,7 @@ class Gate:
         """The whole body, in size and time."""
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.limits.body:
+            await self._discard(receive)
             raise self._too_large()
         body = b""
         try:
@@ -90,6 +93,8 @@ class Gate:
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self.limits.body:
+                        if more:
+                            await self._discard(receive)
                         raise self._too_large()
         except TimeoutError:
             raise Fault(408, f"the body did not arrive within {self.limits.reading:g} seconds", "slow_body") from None
@@ -99,6 +104,13 @@ class Gate:
             return whole.pop() if whole else await receive()
 
         return replay
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read on for a moment: a client that is still sending would see a broken connection, not the answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARDING):
+                while (await receive()).get("more_body", False):
+                    pass
 
     def _too_large(self) -> Fault:
         return Fault(
