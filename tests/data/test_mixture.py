@@ -50,9 +50,9 @@ def test_places_count_on_from_any_sequence(weights: list[float], first: int, len
     owners, places = mixture.owners(range(first, first + length))
     before = mixture._before(first)
     assert sum(before) == first
-    assert [first * w / sum(weights) for w in weights] == pytest.approx(
-        before, abs=30 + first / 2**32
-    )  # shares have 32 bits
+    shares = np.diff(mixture._bounds) / 2**32  # whole parts of 2^32
+    assert shares == pytest.approx(np.array(weights) / sum(weights), rel=0, abs=2**-32)
+    assert [first * share for share in shares] == pytest.approx(before, abs=60)
     for number in range(len(weights)):
         here = places[owners == number]
         assert here.tolist() == list(range(before[number], before[number] + len(here)))

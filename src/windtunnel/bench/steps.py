@@ -50,7 +50,7 @@ def matched(recipe: str, shape: Mapping[str, int], settings: Mapping[str, Any], 
     """The spec whose hidden width brings its body parameters to `target`, in which they are linear, within 1 %.
 
     The width is a multiple of 8, or of 4, 2 or 1 where that misses: rows that do not fill whole vectors make an MLP's
-    products up to a fifth slower, which would be counted against the idea.
+    products slower, which would be counted against the idea.
     """
 
     def spec(hidden: int) -> Model:
