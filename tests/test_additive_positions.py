@@ -18,7 +18,7 @@ from tests.recipes.cases import model_of, spec_of, tokens_for
 from windtunnel.errors import InputError
 from windtunnel.layer import Context
 from windtunnel.model import LanguageModelLayer
-from windtunnel.positions import Axial, Learned, Positions, Sinusoidal
+from windtunnel.positions import Axial, Learned, Positions, Sinusoidal, stretched
 
 EXACT = 1e-12
 
@@ -222,3 +222,16 @@ def test_grids_are_as_even_as_they_can_be() -> None:
         context: spec_of("axial_text", context=context).embedding.positions.shape for context in (96, 97, 1024, 1)
     }
     assert shapes == {96: (8, 12), 97: (1, 97), 1024: (32, 32), 1: (1, 1)}
+
+
+@given(st.integers(1, 9), st.integers(0, 4), st.integers(1, 4))
+def test_a_stretched_table_is_interpolated(trained: int, beyond: int, factor: int) -> None:
+    """By numpy, at m trained / length; rows beyond the trained ones are not looked at, and whole factors keep rows."""
+    table = torch.randn(trained + beyond, 3, dtype=torch.float64)
+    table[trained:] = torch.nan
+    found = stretched(table, trained, factor * trained)
+    assert torch.equal(found[::factor], table[:trained])
+    places = np.arange(factor * trained) / factor
+    for column in range(3):
+        expected = np.interp(places, np.arange(trained), table[:trained, column].numpy())
+        np.testing.assert_allclose(found[:, column].numpy(), expected, rtol=1e-12, atol=1e-12)

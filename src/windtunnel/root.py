@@ -11,8 +11,8 @@ from windtunnel.init import Initial, Normal, initialize
 from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
-from windtunnel.positions.rotary import has_rope, scaled
-from windtunnel.positions.scaling import scaling_for
+from windtunnel.positions.rotary import has_rope, ropes, scaled
+from windtunnel.positions.scaling import Scaling, scaling_for
 from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
 from windtunnel.spec import Spec
 
@@ -96,6 +96,11 @@ class Model(Spec):
     def rotates(self) -> bool:
         """Whether it has rotary positions, which can be scaled."""
         return has_rope(self)
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """How its rotary positions are scaled already."""
+        return next((rope.scaling for rope in ropes(self) if rope.scaling is not None), None)
 
     def build(self) -> "ModelLayer":
         """An uninitialised module on the current default device (the meta device costs no memory)."""

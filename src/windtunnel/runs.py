@@ -15,6 +15,9 @@ from windtunnel.errors import InputError
 from windtunnel.root import Model, ModelLayer
 from windtunnel.spec import from_json
 
+# Beside a run: its tokenizer, and of an imported one the small files that an export gives back as they were.
+TOKENIZER, ORIGINAL = "tokenizer", "hugging_face"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,9 +41,23 @@ class Stored:
     record: dict[str, Any]
     checkpoint: Path
 
+    @property
+    def imported(self) -> dict[str, Any] | None:
+        """What `run.json` holds of the checkpoint made elsewhere that the run, or the one it began with, comes from."""
+        found: dict[str, Any] | None = {**self.record.get("began_with", {}), **self.record}.get("imported")
+        return found
+
+    @property
+    def trained(self) -> int:
+        """Tokens of the longest sequences that it learned to read, before it was extended."""
+        if "extended" in self.record:
+            return int(self.record["extended"]["trained"])
+        settings, before = self.record["identity"].get("settings"), self.record.get("began_with", {}).get("trained", 0)
+        return max(int(before), self.spec.context if settings is None else int(settings["context"]))
+
     def tokenizer(self) -> Tokenizer | None:
         """The run's tokenizer, or None if it has none."""
-        place = self.folder / "tokenizer"
+        place = self.folder / TOKENIZER
         return load_tokenizer(place) if place.is_dir() else None
 
 

@@ -82,7 +82,7 @@ def test_what_cannot_be_extended_is_refused(first, make_spec, make_settings, dat
     with pytest.raises(InputError, match=f"is extended already; extend {first}"):
         plan(tmp_path / "longer", "yarn", 2, 128)
     train(make_spec("gpt3"), make_settings(tokens=256), dataset, tmp_path / "learned", EXECUTION)
-    with pytest.raises(InputError, match="has no rotary positions to scale"):
+    with pytest.raises(InputError, match=r"its positions are learned, .* --method linear interpolates their table"):
         plan(tmp_path / "learned", "yarn", 2, 128)
     with pytest.raises(InputError, match="its positions end at 16, and --factor 2 needs 32 tokens"):
         plan(tmp_path / "learned", "none", 2, 128)

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from windtunnel.cli.options import Device, DType, Json, Packages, count
+from windtunnel.cli.options import Data, Device, DType, Json, Packages, SetField, TextField, count
 
 if TYPE_CHECKING:
+    from windtunnel.data.shards import Dataset
+    from windtunnel.data.tokenizers import Tokenizer
     from windtunnel.training.extending import Extension
     from windtunnel.training.run import RunResult
 
@@ -16,6 +18,8 @@ _EXAMPLE = """Examples:
 windtunnel extend runs/llama --method yarn --factor 4 --tokens 200k --out runs/llama-yarn
 
 windtunnel extend runs/alibi --method none --factor 2 --tokens 1M --out runs/alibi-longer
+
+windtunnel extend runs/imported --method yarn --factor 4 --data my.txt --tokens 2M --out runs/imported-yarn
 
 windtunnel evaluate runs/llama runs/llama-yarn --tasks length:scalings=yarn shows what the training adds.
 """
@@ -35,7 +39,13 @@ def run(
     factor: Annotated[float, typer.Option(metavar="NUMBER", help="How many times the trained length.")],
     tokens: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Tokens to train on, e.g. 2M.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder to make.")],
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate; else a tenth of the run's.")] = None,
+    data: Data = [],  # noqa: B006
+    text_field: TextField = "text",
+    set_field: SetField = "meta.pile_set_name",
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", help="Peak learning rate; else a tenth of the run's, 2e-5 for an imported one."),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Sequences a step; else as many tokens as before.")
     ] = None,
@@ -52,16 +62,23 @@ def run(
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Rescale a run's rotary positions and train it further on longer sequences of its own text."""
-    from windtunnel.cli.progress import training_progress
+    """Rescale a run's rotary positions and train it further on longer sequences, of its own text or of --data."""
+    from windtunnel.cli.progress import stage_progress, training_progress
     from windtunnel.cli.screen import Screen, facts
+    from windtunnel.cli.sources import EVALUATION_TOKENS, read_dataset
     from windtunnel.execution import Execution
     from windtunnel.training.extending import extend, plan
 
     execution = Execution(device=device, dtype=dtype, threads=threads)  # type: ignore[arg-type]
     execution.resolve()
     known = tuple(packages)
-    made = plan(folder, method, factor, tokens, learning_rate=lr, batch=batch, seed=seed, packages=known)
+
+    def read(tokenizer: "Tokenizer", length: int) -> "Dataset":
+        with stage_progress("data") as progress:
+            return read_dataset(data, text_field, set_field, tokenizer, length, EVALUATION_TOKENS, progress)
+
+    text = read if data else None
+    made = plan(folder, method, factor, tokens, data=text, learning_rate=lr, batch=batch, seed=seed, packages=known)
     screen = Screen(as_json)
     screen.say(facts(_announcement(made, out)))
     with training_progress(f"{folder.name} by {method}") as progress:

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from windtunnel.training.settings import TrainingSettings
 
 RULES = ("own", "common", "paper")
-_BATCH_SIZE = 16
 _PART_OF_A_PAPER = ("optimiser", "schedule")  # the paper's other numbers mean something else under another of these
 
 
@@ -20,15 +19,11 @@ def training_settings(
 
     typed: fields of `TrainingSettings`, None where nothing was; `ramp` and `skips` as text.
     """
-    from windtunnel.training.settings import TrainingSettings
+    from windtunnel.training.settings import BATCH_SIZE, TrainingSettings
 
     given = {name: value for name, value in typed.items() if value is not None}
     declared, why = _declared(recipe, rules, spec.width, given)
-    values = {"batch_size": _BATCH_SIZE, "context": spec.context, **declared, **given}
-    if isinstance(values.get("ramp"), str):
-        values["ramp"] = _ramp(values["ramp"], values["batch_size"])
-    values["skips"] = tuple(_skip(text) for text in values.get("skips", ()))
-    settings = TrainingSettings(**values)
+    settings = TrainingSettings(**read_stages({"batch_size": BATCH_SIZE, "context": spec.context, **declared, **given}))
     left = {name: getattr(settings, name) for name in declared if name not in given and name != "learning_rate"}
     remarks = [
         f"{name} {spelled(value)} instead of the common {spelled(getattr(TrainingSettings, name))}"
@@ -36,6 +31,13 @@ def training_settings(
         if value != getattr(TrainingSettings, name)
     ]
     return settings, [*remarks, why] if remarks and why else remarks
+
+
+def read_stages(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `TrainingSettings` with a ramp and skips as they are typed: `4:0.2,8:0.45` and `1000:1300`."""
+    skips = tuple(_skip(text) for text in values.get("skips", ()))
+    ramp = values.get("ramp")
+    return {**values, "skips": skips} | ({"ramp": _ramp(ramp, values["batch_size"])} if isinstance(ramp, str) else {})
 
 
 def spelled(value: Any) -> str:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import typer
 
-from windtunnel import recipes
+from windtunnel.cli.beginnings import Beginning, beginning
 from windtunnel.cli.figures import grouped, short
 from windtunnel.cli.progress import stage_progress, training_progress
-from windtunnel.cli.rules import training_settings
 from windtunnel.cli.screen import Screen, facts, table
-from windtunnel.cli.sources import no_task, one_of, read_dataset, read_task, recipe_spec, tokenizer_choice
+from windtunnel.cli.sources import EVALUATION_TOKENS, no_task, one_of, read_dataset, read_task
 from windtunnel.data.mixture import make_sampler, resolve
 from windtunnel.data.shards import Dataset
 from windtunnel.distributed.mesh import Mesh
@@ -31,17 +30,16 @@ from windtunnel.training.workload import Text, Workload
 from windtunnel.values import parse_settings
 
 _PROVISIONAL_VOCAB = 257
-_EVALUATION_TOKENS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What was asked for. training: fields of `TrainingSettings`; None leaves one to the recipe or the default.
 
-    saving: options of `train` on checkpoints, which change no weights.
+    begin: a recipe's name, or a run's folder. saving: options of `train` on checkpoints, which change no weights.
     """
 
-    recipe: str
+    begin: str
     out: Path
     data: tuple[str, ...]
     text_field: str
@@ -60,6 +58,7 @@ class Request:
     resume: bool
     mesh: str | None
     patience: float
+    packages: tuple[str, ...] = ()
     saving: dict[str, Any] = field(default_factory=dict)
     profile: int | None = None
 
@@ -70,6 +69,7 @@ class Plan(NamedTuple):
     epochs: how often it goes through the training text; None where there is no end to the data.
     """
 
+    begin: Beginning
     spec: Model
     settings: TrainingSettings
     workload: Workload
@@ -99,7 +99,7 @@ def _train(request: Request, members: Team, as_json: bool) -> None:
     screen = Screen(as_json, silent=not members.lead)
     plan = make_plan(request, members)
     screen.say(facts(_announcement(request, plan, members)))
-    with training_progress(request.recipe) if members.lead else nullcontext() as progress:
+    with training_progress(request.begin) if members.lead else nullcontext() as progress:
         result = train(
             plan.spec,
             plan.settings,
@@ -110,6 +110,7 @@ def _train(request: Request, members: Team, as_json: bool) -> None:
             progress=progress,
             profile=request.profile,
             team=members,
+            origin=plan.begin.origin,
             **request.saving,
         )
     profiled = request.profile is not None and (request.out / "profile").is_dir()
@@ -128,10 +129,11 @@ def make_plan(request: Request, members: Team) -> Plan:
     if request.task is not None:
         return _plan_of_task(request, request.task)
     no_task(items=request.items)
-    architecture, choice = _architecture(request)
-    provisional = recipe_spec(request.recipe, {**architecture, "vocab": _PROVISIONAL_VOCAB})
-    typed = {**request.training, "evaluation_tokens": request.training["evaluation_tokens"] or _EVALUATION_TOKENS}
-    settings, remarks = training_settings(request.recipe, request.rules, typed, provisional)
+    begin = _beginning(request)
+    choice = begin.tokenizer()
+    provisional = begin.spec(_PROVISIONAL_VOCAB)
+    typed = {**request.training, "evaluation_tokens": request.training["evaluation_tokens"] or EVALUATION_TOKENS}
+    settings, remarks = begin.settings(typed, provisional)
     check_team(provisional, settings, request.execution, members)
     _check_folder(request)
 
@@ -153,8 +155,8 @@ def make_plan(request: Request, members: Team) -> Plan:
     sampler = make_sampler(dataset.train, settings.context, settings.data_seed, settings.mixture)
     drawn = settings.sequences_at(settings.steps).start
     sampler.check_epochs(drawn, 1, request.max_epochs)
-    spec = recipe_spec(request.recipe, {**architecture, "vocab": int(dataset.record["vocab"])})
-    return Plan(spec, settings, Text(dataset), sampler.epochs_by_set(drawn), remarks)
+    spec = begin.spec(int(dataset.record["vocab"]))
+    return Plan(begin, spec, settings, Text(dataset), sampler.epochs_by_set(drawn), remarks)
 
 
 def _plan_of_task(request: Request, text: str) -> Plan:
@@ -168,15 +170,14 @@ def _plan_of_task(request: Request, text: str) -> Plan:
         vocab=one_of("vocab", request.vocab, parse_settings(request.settings).get("vocab")),
         evaluation_tokens=request.training["evaluation_tokens"],
     )
-    architecture, _ = _architecture(request)
     span = workload.task.span
-    architecture = {"context": span, **architecture, "vocab": workload.vocab}
-    spec = recipe_spec(request.recipe, architecture)
-    settings, remarks = training_settings(request.recipe, request.rules, {**request.training, "context": span}, spec)
+    begin = _beginning(request)
+    spec = begin.spec(workload.vocab, span)
+    settings, remarks = begin.settings({**request.training, "context": span}, spec)
     workload.check(spec, settings)
     _check_folder(request)
     assert workload.record, "the held-out items are drawn"
-    return Plan(spec, settings, workload, {}, remarks)
+    return Plan(begin, spec, settings, workload, {}, remarks)
 
 
 def _check_folder(request: Request) -> None:
@@ -188,22 +189,25 @@ def _unseen(stage: str, share: float) -> None:
     """Progress of a process that shows none."""
 
 
-def _architecture(request: Request) -> tuple[dict[str, Any], Any]:
-    """The recipe's settings, and the tokenizer to use; --set vocab and --set context mean the options."""
-    settings = parse_settings(request.settings)
-    vocab = one_of("vocab", request.vocab, settings.pop("vocab", None))
-    context = one_of("context", request.context, settings.pop("context", None))
-    if context is not None:
-        settings["context"] = context
-    return settings, tokenizer_choice(vocab, request.tokenizer)
+def _beginning(request: Request) -> Beginning:
+    """What was named; --set vocab and --set context mean the options."""
+    return beginning(
+        request.begin,
+        request.settings,
+        request.vocab,
+        request.tokenizer,
+        request.context,
+        request.rules,
+        request.packages,
+    )
 
 
 def _announcement(request: Request, plan: Plan, members: Team) -> dict[str, str]:
     spec, settings, record = plan.spec, plan.settings, plan.workload.record
     resolved = request.execution.resolve()
-    rate = "given" if request.training["learning_rate"] is not None else _origin_of_rate(request, spec)
+    rate = "given" if request.training["learning_rate"] is not None else plan.begin.rate(spec)
     lines = {
-        "model": f"{request.recipe}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
+        "model": f"{request.begin}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
         f"parameters, vocab {spec.vocab}",
         "data": _data(record),
         "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens"
@@ -236,12 +240,6 @@ def _data(record: dict[str, Any]) -> str:
     if "task" in record:
         return f"{record['name']}: {record['source']}; chance {record['chance']:.3g}"
     return f"{record['source']}; {short(record['train_tokens'])} training tokens ({record['tokenizer']})"
-
-
-def _origin_of_rate(request: Request, spec: Model) -> str:
-    published = recipes.paper(request.recipe) if request.rules == "paper" else None
-    named = published is not None and "learning_rate" in published.settings
-    return f"{request.recipe}'s paper's" if named else f"{request.recipe}'s own at width {spec.width}"
 
 
 def _batches(settings: TrainingSettings) -> str:
@@ -307,7 +305,7 @@ def _record(request: Request, plan: Plan, result: RunResult) -> dict[str, Any]:
     last = result.horizons["1.0"]
     return {
         "folder": str(request.out),
-        "recipe": request.recipe,
+        ("recipe" if plan.begin.origin is None else "run"): request.begin,
         "fingerprint": plan.spec.fingerprint(),
         "loss": last["loss"],
         **{name: last[name] for name in ("bits_per_byte", "accuracy", "whole", "chance", "solved_at") if name in last},

@@ -10,9 +10,12 @@ from windtunnel.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from windtunnel.data.shards import Dataset
+    from windtunnel.data.shards import Dataset, TokenizerChoice
     from windtunnel.root import Model
     from windtunnel.training.workload import Synthetic
+
+
+EVALUATION_TOKENS = 65_536  # of a text that are set aside and scored, where nobody says otherwise
 
 
 class Source(NamedTuple):
@@ -136,7 +139,7 @@ def read_dataset(
     data: Sequence[Path | str],
     text_field: str,
     set_field: str,
-    choice: "int | str | Path | None",
+    choice: "TokenizerChoice",
     context: int,
     heldout_tokens: int,
     progress: "Callable[[str, float], None]",

@@ -1,4 +1,4 @@
-"""`windtunnel train`: one recipe on one text or task, into a run folder."""
+"""`windtunnel train`: one recipe, or a run further, on one text or task, into a run folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from windtunnel.cli.options import (
     Items,
     Json,
     Mixing,
+    Packages,
     SetField,
     Settings,
     Task,
@@ -34,6 +35,8 @@ windtunnel train ngpt --tokens 2M --set layers=3 --set width=64 --context 128 --
 
 windtunnel train llama --task mqar:pairs=8 --tokens 4M --set layers=2 --set width=64 --batch 64 --out runs/mqar
 
+windtunnel train runs/imported --data my.txt --tokens 2M --context 512 --out runs/tuned
+
 torchrun --nproc-per-node 8 -m windtunnel train palm --data my.txt --tokens 2B --mesh replicate=2 --out runs/large
 
 Ctrl-C and SIGTERM save first; the same command with --resume goes on, to the same bits; with --resume --from step-200
@@ -47,9 +50,14 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: Annotated[
+    begin: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="See `windtunnel recipes`.", autocompletion=complete_recipe),
+        typer.Argument(
+            metavar="RECIPE|RUN",
+            help="A recipe (see `windtunnel recipes`), or the folder of a finished or imported run, whose weights are "
+            "trained further.",
+            autocompletion=complete_recipe,
+        ),
     ],
     tokens: Annotated[int, typer.Option(metavar="COUNT", parser=count, help="Tokens to train on, e.g. 20M.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder to make.")],
@@ -63,7 +71,8 @@ def run(
     tokenizer: TokenizerPath = None,
     settings: Settings = [],  # noqa: B006
     context: Annotated[
-        int | None, typer.Option(metavar="COUNT", parser=count, help="Tokens a sequence; else the recipe's own.")
+        int | None,
+        typer.Option(metavar="COUNT", parser=count, help="Tokens a sequence; else the recipe's own, or the run's."),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Sequences an optimiser step; else 16.")
@@ -76,7 +85,11 @@ def run(
         int, typer.Option(metavar="COUNT", parser=count, help="Micro-batches that a step is cut into, to save memory.")
     ] = 1,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Peak learning rate; else the recipe's, for its width.")
+        float | None,
+        typer.Option(
+            "--lr",
+            help="Peak learning rate; else the recipe's, for its width; a tenth of a run's; 2e-5 for an imported one.",
+        ),
     ] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="adamw, adam, sgd, muon or adafactor (PaLM's); else adamw.")
@@ -157,9 +170,10 @@ def run(
         int | None,
         typer.Option(metavar="STEPS", parser=count, help="Record so many steps: a trace and the slowest operators."),
     ] = None,
+    packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Train one recipe and score it on held-out text, or on the held-out items of a task."""
+    """Train one recipe, or a run further, and score it on held-out text, or on the held-out items of a task."""
     from windtunnel.cli.runs import Request, train_and_report
     from windtunnel.cli.sources import read_mix
     from windtunnel.execution import Execution
@@ -184,7 +198,7 @@ def run(
         "evaluation_tokens": evaluation_tokens,
     }
     request = Request(
-        recipe=recipe,
+        begin=begin,
         out=out,
         data=tuple(data),
         text_field=text_field,
@@ -210,6 +224,7 @@ def run(
         resume=resume,
         mesh=mesh,
         patience=patience,
+        packages=tuple(packages),
         saving={"start": start, "keep": keep, "save_seconds": save_seconds, "background": background},
         profile=profile,
     )

@@ -157,7 +157,7 @@ class Length(Evaluation):
     def _readings(self, subject: Subject) -> list[Reading]:
         """As it is, then by each method; only unscaled rotary positions can be rescaled."""
         found = [Reading(AS_IT_IS, *place, subject.spec) for place in self._lengths(subject)]
-        if subject.stored.record.get("extended") is not None or not subject.spec.rotates:
+        if "extended" in subject.stored.record or not subject.spec.rotates or subject.spec.scaling is not None:
             return found
         base = self._base(subject)
         for method in SCALINGS if "all" in self.scalings else self.scalings:

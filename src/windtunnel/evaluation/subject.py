@@ -69,8 +69,7 @@ class Subject:
     @property
     def trained(self) -> int:
         """Tokens of the sequences that it learned to read; of an extended run, before it was extended."""
-        extended = self.stored.record.get("extended")
-        return self.context if extended is None else int(extended["trained"])
+        return self.stored.trained
 
     @property
     def context(self) -> int:

@@ -47,9 +47,11 @@ def _facts(stored: Stored, export: "Export") -> dict[str, Any]:
         "spec": f"`{spec.fingerprint()}`",
         "checkpoint": stored.checkpoint.name,
     }
-    imported, data, settings = record.get("imported"), record.get("data"), record["identity"].get("settings")
+    imported, data, settings = stored.imported, record.get("data"), record["identity"].get("settings")
     if imported is not None:
         facts["imported from"] = imported["from"]
+    if "began_with" in record:
+        facts["began with"] = record["began_with"]["run"]
     if data is not None:
         facts["data"] = f"{data['source']}; {data['train_tokens']:,} training tokens ({data['tokenizer']})"
     if settings is not None:

@@ -18,12 +18,12 @@ from windtunnel.errors import InputError, WorkError
 from windtunnel.interop.card import model_card
 from windtunnel.interop.families import FAMILIES, family_named, written
 from windtunnel.interop.family import Family
-from windtunnel.interop.importing import ORIGINAL, Report
+from windtunnel.interop.importing import Report
 from windtunnel.interop.tensors import INDEX, WHOLE, Form, Source, finite, open_file, size_of, write_tensors
 from windtunnel.interop.tokenizers import write_tokenizer
 from windtunnel.interop.weights import Weight, expected
 from windtunnel.root import Model
-from windtunnel.runs import Stored, find
+from windtunnel.runs import ORIGINAL, Stored, find
 from windtunnel.version import VERSION
 
 SHARD_BYTES = 5_000_000_000
@@ -61,7 +61,7 @@ def export_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: already there; name a new or empty folder")
     stored = find(run, checkpoint, packages)
-    chosen, attributes, reasons = choose(stored.spec, family, stored.record.get("imported", {}).get("family"))
+    chosen, attributes, reasons = choose(stored.spec, family, (stored.imported or {}).get("family"))
     held = check(stored.checkpoint, ("model",))
     partial = out.resolve().with_name(f"{_PARTIAL}{out.resolve().name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -169,7 +169,7 @@ def _write_shards(
 
 def _write_words(folder: Path, stored: Stored, family: Family, attributes: dict[str, Any], dtype: torch.dtype) -> bool:
     """Configurations and tokenizer; returns whether there is one."""
-    kept = stored.record.get("imported", {}).get("config", {})
+    kept = (stored.imported or {}).get("config", {})
     tokenizer = stored.tokenizer()
     begin, end = (None, None) if tokenizer is None else (tokenizer.begin_of_text, tokenizer.end_of_text)
     config = {

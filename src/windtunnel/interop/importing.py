@@ -21,9 +21,10 @@ from windtunnel.interop.tensors import Form, Source, finite, open_folder, write_
 from windtunnel.interop.tokenizers import KEPT, read_tokenizer
 from windtunnel.interop.weights import Weight, expected
 from windtunnel.root import Model
+from windtunnel.runs import ORIGINAL, TOKENIZER
 from windtunnel.version import VERSION
 
-CHECKPOINT, ORIGINAL = "imported", "hugging_face"
+CHECKPOINT = "imported"
 _PARTIAL = ".partial-"
 # Buffers of older versions that state dicts carried: masks [1 1 t t], their fill, and rotary frequencies.
 _BUFFERS = (
@@ -70,7 +71,7 @@ def import_folder(
             _write_weights(partial, plan, report)
             write_json(partial / "spec.json", spec.to_json())
             if tokenizer is not None:
-                tokenizer.save(partial / "tokenizer")
+                tokenizer.save(partial / TOKENIZER)
             _keep_originals(folder, partial / ORIGINAL)
             write_json(partial / "run.json", record)
             if out.is_dir():

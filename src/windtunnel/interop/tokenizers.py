@@ -62,10 +62,10 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, 
 
     originals: what an imported run keeps, given back as it was.
     """
-    if originals.is_dir():
-        for path in originals.iterdir():
-            if path.name != "config.json":
-                shutil.copyfile(path, folder / path.name)
+    for path in originals.iterdir() if originals.is_dir() else ():
+        if path.name != "config.json":
+            shutil.copyfile(path, folder / path.name)
+    if any((originals / name).is_file() for name in _FILES):
         return tokenizer is not None
     found = as_json(tokenizer) if tokenizer is not None else None
     if found is None:

@@ -1,6 +1,6 @@
 """Positions: rotary ones and linear biases as fields of mixers, additive ones as a field of the embedding."""
 
-from windtunnel.positions.additive import Axial, Learned, Positions, PositionsLayer, Sinusoidal
+from windtunnel.positions.additive import Axial, Learned, Positions, PositionsLayer, Sinusoidal, stretched
 from windtunnel.positions.alibi import Alibi
 from windtunnel.positions.rotary import Rope, scaled
 from windtunnel.positions.scaling import NTK, DynamicNTK, Interpolation, Llama3, Scaling, YaRN, scaling_for
@@ -21,4 +21,5 @@ __all__ = [
     "YaRN",
     "scaled",
     "scaling_for",
+    "stretched",
 ]

@@ -55,6 +55,18 @@ class Learned(Positions):
         return LearnedLayer(self, width)
 
 
+def stretched(table: Tensor, trained: int, length: int) -> Tensor:
+    """A learned table [n d] for `length` positions, of which position m has the vector at m trained / length.
+
+    Between two rows that is their weighted mean, and beyond the last trained row that row: position interpolation (Chen
+    et al. 2023, arXiv 2306.15595) for a table.
+    """
+    places = (torch.arange(length, dtype=torch.float64) * trained / length).clamp(max=trained - 1)
+    below = places.long()
+    share = (places - below).to(table.dtype)[:, None]
+    return torch.lerp(table[below], table[(below + 1).clamp(max=trained - 1)], share)
+
+
 class LearnedLayer(PositionsLayer):
     def __init__(self, spec: Learned, width: int) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Rotary positions (Su et al. 2021, RoFormer)."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -97,8 +98,17 @@ def _scaled(value: Any, scaling: Scaling | None) -> Any:
     return value
 
 
+def ropes(value: Any) -> Iterator[Rope]:
+    """The rotary positions that a spec, or any that it holds, has."""
+    if isinstance(value, Rope):
+        yield value
+    inner = (
+        value if isinstance(value, tuple) else [item for _, item in fields(value)] if isinstance(value, Spec) else ()
+    )
+    for item in inner:
+        yield from ropes(item)
+
+
 def has_rope(value: Any) -> bool:
     """Whether a spec, or any that it holds, has rotary positions."""
-    if isinstance(value, Spec):
-        return isinstance(value, Rope) or any(has_rope(item) for _, item in fields(value))
-    return isinstance(value, tuple) and any(has_rope(item) for item in value)
+    return next(ropes(value), None) is not None

@@ -106,6 +106,12 @@ class Trainer:
         fill(self._tensors(), snapshot["model"], source)
         restore_state(self.optimisers, self.parts.weights, snapshot["optimiser"])
 
+    def begin_with(self, weights: dict[str, Tensor], source: object) -> None:
+        """Take weights in place of the drawn ones, in the dtype that training keeps them in; `source` names them."""
+        held = self._tensors()
+        kept = {name: each.to(held[name].dtype) if name in held else each for name, each in weights.items()}
+        fill(held, kept, source)
+
     def _tensors(self) -> dict[str, Tensor]:
         if self.team.size == 1:
             return model_tensors(self.model)

@@ -106,7 +106,7 @@ def train(
     team: the processes that train the model together (`windtunnel.distributed.start.team`); all make the same call. The
     data and their order are the same for any team, the weights differ by rounding, and a run may go on with another.
     Several processes write their checkpoints in turn with the training.
-    origin: weights to begin with in place of drawn ones; they are part of the run's identity. One process only.
+    origin: weights to begin with in place of drawn ones; they are part of the run's identity.
 
     Raises `InputError` before anything is written if the pieces do not fit or the folder is taken, `Interrupted` after
     saving on Ctrl-C, SIGTERM or `stop`, and `WorkError` if the disk fails.
@@ -116,8 +116,8 @@ def train(
     _check_start(Path(folder), resume, start)
     _check_profile(settings, profile)
     check_team(spec, settings, execution, team, workload)
-    if origin is not None and team.size > 1:
-        raise InputError(f"origin: {origin.source} is read by one process, not by {team.size}; leave --mesh out")
+    if origin is not None:
+        origin.check(workload, team)
     resolved = execution.resolve()
     sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
@@ -140,13 +140,15 @@ def train(
             return RunResult.from_json(done)
         run.write("spec.json", spec.to_json)
         team.led(lambda: workload.save(run.path))
+        if origin is not None:
+            team.led(functools.partial(origin.keep, run.path))
         noted = noted_signals(again=team.size > 1)
         with resolved.applied(), torch.random.fork_rng(_cuda_devices(resolved)), noted as signals:
             model = build(spec, settings.seed, team, resolved.device)
-            if origin is not None:
-                origin.fill(model)
             trainer = Trainer(model, sampler, settings, resolved, team)
             run.places = trainer.parts.places
+            if origin is not None and not run.saved:
+                trainer.begin_with(origin.read(team, run.places), origin.source.checkpoint)
             horizons = Horizons(workload, settings, run.path)
             options = Options(
                 stop=stop,

@@ -10,6 +10,7 @@ from windtunnel.training import ramp
 from windtunnel.training.optimisers import OPTIMISERS
 from windtunnel.training.spikes import Spikes
 
+BATCH_SIZE = 16  # where nobody says otherwise
 # Settings that one schedule alone reads; elsewhere they must stay at their defaults.
 _SCHEDULES_OF = {"flat": ("cosine",), "constant": ("rsqrt",), "cooldown": ("wsd", "rsqrt")}
 
