@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.commands import check_options
 from windtunnel import recipes
 from windtunnel.cli.app import app
 
@@ -38,11 +39,7 @@ def test_commands_that_only_look_run(words):
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_have_the_options_that_are_shown(words):
-    depth = 2 if words[0] in ("tokenizer", "bench") else 1
-    result = CliRunner().invoke(app, [*words[:depth], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-    assert result.exit_code == 0
-    for option in (word for word in words if word.startswith("--")):
-        assert option in result.output
+    check_options(words)
 
 
 def test_the_table_of_recipes_is_complete():

@@ -11,6 +11,8 @@ import windtunnel as wt
 from windtunnel.bench import decode, decode_page, decode_tables
 from windtunnel.bench.decode_plan import Plan
 from windtunnel.bench.decoder import TOLERANCE, Decoder, Generation, agreed, corpus_tokens
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import far_token, token_latency
 from windtunnel.errors import InputError, WorkError
 from windtunnel.inference import states
 from windtunnel.ledger import experts_touched
@@ -182,6 +184,13 @@ def test_everything_is_there(result: dict[str, Any]) -> None:
     held = {(each["label"], each["prompt"]): each for each in found["states"]}
     assert held["hawk", 5]["read"] == held["hawk", 12]["read"] == held["hawk", 5]["allocated"]
     assert held["llama", 12]["read"] == 12 * 3 * 2 * 32 * 4
+    latencies = list(token_latency("griffin", "llama", 12)(Filed("decode.json", found)))
+    assert [one.value for one in latencies] == [
+        cell["arms"][2]["over_baseline"]["value"] for cell in found["cells"] if cell["prompt"] == 12
+    ]
+    assert not list(token_latency("griffin", "llama", 13)(Filed("decode.json", found)))
+    (far,) = far_token("hawk")(Filed("decode.json", found))
+    assert far.value == found["positions"][2]["ratio"]["value"]
     for cell in found["cells"]:
         for arm in cell["arms"]:
             assert arm["allocated"] == held[arm["label"], cell["prompt"]]["allocated"]

@@ -6,6 +6,8 @@ import pytest
 
 from windtunnel.bench import generate
 from windtunnel.bench.generate import Shape
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import far_token
 
 TINY = Shape(layers=3, width=64, vocab=300, prompt=12, tokens=6, near=20, far=40)
 
@@ -28,6 +30,8 @@ def test_the_rival_has_the_same_weights(name: str, result: dict[str, Any]) -> No
 
 
 def test_every_section_has_a_table(result: dict[str, Any]) -> None:
+    (far,) = far_token("griffin")(Filed("generate.json", result))
+    assert far.setting.startswith("3 x 64, 40 over 20 tokens")
     tables = generate.tables(result)
     assert len(tables) == len(result["sections"]) == len(generate.SECTIONS)
     for table in tables:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from windtunnel.bench.length import ARMS, METHODS, Experiment, run, spec_of
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import past_length
 from windtunnel.errors import InputError
 from windtunnel.recipes import names
 
@@ -35,5 +37,7 @@ def test_a_whole_experiment(tmp_path: Path, monkeypatch):
     assert extended == ["RoPE 16", *(f"{method}, trained further" for method in METHODS)]
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert len(tables) == 2
+    found = list(past_length("Griffin", 4.0)(Filed("length.json", json.loads(json.dumps(result)))))
+    assert [(one.setting, one.doubts) for one in found] == [("3 x 16, 4.1k bytes, trained at 16 tokens", ("one seed",))]
     again, _ = run(tiny, tmp_path / "out", lambda words: None)
     assert again["length"] == result["length"]

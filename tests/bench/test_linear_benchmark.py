@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 import torch
 
 from windtunnel.bench import linear
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import doubled
 
 
 def test_it_measures_in_turns_and_prints_ratios() -> None:
@@ -17,6 +20,10 @@ def test_it_measures_in_turns_and_prints_ratios() -> None:
     full, *others = again["contestants"]
     assert full["ratio"]["value"] == 1.0
     assert all(len(row["seconds"]) == 2 and row["ratio"]["low"] <= row["ratio"]["value"] for row in others)
+    (grown,) = doubled("linear", "means of the past (softmax, exp)", "means of the past, half the length")(
+        Filed("linear.json", again)
+    )
+    assert grown.value == pytest.approx(others[1]["ratio"]["value"] / others[2]["ratio"]["value"])
     table = linear.table(again)
     assert len(table.rows) == 4
     assert "64 tokens" in table.caption

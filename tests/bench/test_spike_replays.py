@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from windtunnel.bench import spikes
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import replays
 from windtunnel.training.settings import TrainingSettings
 
 
@@ -23,6 +25,11 @@ def test_the_same_state_spikes_again(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     table = spikes.table(result)
     assert table.rows[0] == ["the same state", "2", "2"]
     assert str(result["onsets"][0]) in table.note
+    (alone,) = replays(Filed("spikes.json", result))
+    assert alone.doubts
+    result["replays"] += [{"state": "itself, earlier", "spiked": each} for each in (True, False, False, False)]
+    (share,) = replays(Filed("spikes.json", result))
+    assert (share.value, share.doubts) == (0.25, ())
 
 
 def _small_corpus(folder: Any) -> Any:

@@ -5,6 +5,8 @@ import torch
 
 import windtunnel as wt
 from windtunnel.bench import steps
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import parallel_speed, step_time
 from windtunnel.ledger import n_body
 
 SMALL = {"layers": 2, "width": 32, "vocab": 40, "context": 16}
@@ -47,6 +49,11 @@ def test_the_table_has_every_contestant_at_every_shape(monkeypatch: pytest.Monke
     monkeypatch.setattr(steps, "SHAPES", (SMALL,))
     monkeypatch.setattr(steps, "BATCH", 1)
     result = steps.run(rounds=2, threads=torch.get_num_threads())
+    slower, faster = (list(step_time("ngpt", invert=each)(Filed("steps.json", result))) for each in (False, True))
+    assert slower[0].value * faster[0].value == pytest.approx(1)
+    assert slower[0].low * faster[0].high == pytest.approx(1)
+    (parallel,) = parallel_speed(Filed("steps.json", result))
+    assert parallel.value == pytest.approx(1 / result["shapes"][0]["parallel_over_serial"]["value"])
     table = steps.table(result)
     assert [row[0] for row in table.rows] == list(steps.CONTESTANTS)
     assert table.rows[0][4].startswith("1.000")

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 import torch
 
 from windtunnel.bench import patterns, window
+from windtunnel.claims import Filed
+from windtunnel.claims.benches import doubled
 
 
 def test_it_measures_in_turns_and_prints_ratios() -> None:
@@ -17,6 +20,8 @@ def test_it_measures_in_turns_and_prints_ratios() -> None:
     full, *others = again["contestants"]
     assert full["ratio"]["value"] == 1.0
     assert all(len(row["seconds"]) == 2 and row["ratio"]["low"] <= row["ratio"]["value"] for row in others)
+    (grown,) = doubled("window", ", by blocks", ", by blocks, half the length")(Filed("window.json", again))
+    assert grown.value == pytest.approx(others[1]["ratio"]["value"] / others[2]["ratio"]["value"])
     table = window.table(again)
     assert len(table.rows) == 4
     assert "64 tokens" in table.caption

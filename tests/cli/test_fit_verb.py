@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.comparison.simulated_ladder import simulated
+from windtunnel.claims import Filed
+from windtunnel.claims.ladders import held_out_error, saving
 
 
 def table(path: Path, **arms) -> Path:
@@ -52,6 +54,10 @@ def test_json_holds_fits_and_savings(command, pair) -> None:
     assert found["baseline"] == "llama"
     low, high = found["multipliers"]["palm"]["at"]["largest"]["ci95"]
     assert low < 1.3 < high
+    (saved,) = saving("palm", "llama")(Filed("fit.json", found))
+    assert (saved.low, saved.high, saved.doubts) == (low, high, ())
+    (error,) = held_out_error("palm")(Filed("fit.json", found))
+    assert 0 <= error.value == error.high < 0.02
     law = found["arms"]["llama"]["loss_of_size_and_tokens"]
     assert law["alpha"]["value"] == pytest.approx(0.348, abs=0.02)
     assert law["held_out"]["compute"] == pytest.approx(2.56e20)

@@ -5,6 +5,8 @@ import math
 
 import pytest
 
+from windtunnel.claims import Filed
+from windtunnel.claims.tasks import accuracy
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.matching import Shape
 from windtunnel.comparison.report import render_report
@@ -46,6 +48,11 @@ def test_a_study_of_a_task_tells_accuracy_with_its_chance(finished):
     assert "bits_per_byte" not in results["arms"]["llama"]
     assert results["comparisons"][0]["verdict"] == FLOOR  # in 20 steps the baseline solves nothing
     json.dumps(results, allow_nan=False)
+    (evidence,) = accuracy("copying", "gpt3", "llama")(Filed("results.json", results))
+    assert evidence.floor
+    assert evidence.value == results["comparisons"][0]["delta_accuracy"]
+    assert "not solved against not solved" in evidence.shown
+    assert not list(accuracy("induction", "gpt3", "llama")(Filed("results.json", results)))
 
 
 def test_the_items_and_their_order_are_the_same_in_every_arm(finished):

@@ -7,6 +7,7 @@ import typer
 from windtunnel import __version__
 from windtunnel.cli import (
     bench,
+    claims,
     compare,
     draw,
     evaluate,
@@ -70,6 +71,7 @@ for verb in (
     train,
     compare,
     report,
+    claims,
     fit,
     evaluate,
     extend,

@@ -1,0 +1,56 @@
+"""Differential Transformer (Ye et al. 2024, arXiv 2410.05258)."""
+
+from windtunnel.claims.benches import step_time
+from windtunnel.claims.claim import Claim, Figure
+from windtunnel.claims.ladders import saving
+from windtunnel.claims.studies import speedup
+from windtunnel.claims.tasks import accuracy
+
+_PAPER = "Ye et al. 2024, arXiv 2410.05258"
+
+CLAIMS = (
+    Claim(
+        name="diff-tokens",
+        paper=_PAPER,
+        place="section 3.2, figure 3b",
+        says="It reaches a Transformer's loss with about 64 % of the training tokens.",
+        setting="2.8B parameters, 160B against 251B tokens",
+        quantity="times fewer tokens for the baseline's loss",
+        figure=Figure(text="1.57x (63.7 %); 1.54x by the abstract's 65 %", low=1.54, high=1.57, nothing=1.0),
+        read=speedup("diff_transformer", "llama"),
+        command="windtunnel compare llama diff_transformer --preset standard --out studies/diff",
+    ),
+    Claim(
+        name="diff-size",
+        paper=_PAPER,
+        place="section 3.2, figure 3a",
+        says="It reaches a Transformer's loss with about 62 % of the parameters.",
+        setting="830M to 13.1B parameters, 10B tokens each",
+        quantity="times less compute for the baseline's loss",
+        figure=Figure(text="1.61x (62.2 %) to 1.68x (59.5 %) in parameters", low=1.61, high=1.68, nothing=1.0),
+        read=saving("diff_transformer", "llama"),
+        command="windtunnel fit studies/ladder-* --baseline llama --json",
+    ),
+    Claim(
+        name="diff-needles",
+        paper=_PAPER,
+        place="section 3.3, table 2",
+        says="It finds several needles in a text more often.",
+        setting="3B parameters, 4k tokens: (4, 2) 0.84 against 0.62, (6, 2) 0.85 against 0.55",
+        quantity="accuracy minus the baseline's",
+        figure=Figure(text="+0.22 to +0.30", low=0.0, nothing=0.0),
+        read=accuracy("needles", "diff_transformer", "llama"),
+        command="windtunnel compare llama diff_transformer --task needles:length=64,needles=4 --out studies/needles",
+    ),
+    Claim(
+        name="diff-throughput",
+        paper=_PAPER,
+        place="appendix A, table 7",
+        says="Its training throughput is 5 to 12 % lower.",
+        setting="3B and 13B parameters, 2k and 4k tokens, H100, FlashAttention-2",
+        quantity="training throughput over the baseline's",
+        figure=Figure(text="0.88 to 0.95", low=0.88, high=0.95, nothing=1.0),
+        read=step_time("diff_transformer", invert=True),
+        command="windtunnel bench steps --json",
+    ),
+)

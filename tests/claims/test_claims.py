@@ -1,0 +1,140 @@
+"""The page of claims: what it says follows from filed results alone, and every call from an interval and a figure."""
+
+import dataclasses
+import json
+import math
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.commands import check_options
+from windtunnel.claims import CLAIMS, Claim, Evidence, Figure, Filed, document, judge, judged, page, read_filed
+from windtunnel.claims.benches import utilisation
+from windtunnel.claims.studies import speedup
+from windtunnel.errors import InputError
+from windtunnel.planning.published import cases
+
+ROOT = Path(__file__).parents[2]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "claims.md"
+GAIN = Figure(text="1.5x", low=1.45, high=1.55, nothing=1.0)
+EQUAL = Figure(text="1", low=0.97, high=1.03, whole=True)
+
+
+def claim(figure, **changes):
+    base = Claim(name="c", paper="p", place="s", says="t", setting="u", quantity="q", figure=figure)
+    return dataclasses.replace(base, **changes)
+
+
+def ours(low, high, **changes):
+    base = Evidence(value=(low + high) / 2, low=low, high=high, shown="", setting="")
+    return dataclasses.replace(base, **changes)
+
+
+def test_the_page_is_what_the_command_writes():
+    """`windtunnel claims --write docs/claims.md` makes it again after a result was filed."""
+    assert PAGE.read_text(encoding="utf-8") == page(judged(CLAIMS, read_filed(RESULTS)))
+
+
+@pytest.mark.parametrize(
+    ("figure", "evidence", "call"),
+    [
+        (GAIN, ours(1.3, 1.5), "agrees"),
+        (GAIN, ours(1.5, 1.9), "agrees"),
+        (GAIN, ours(0.9, 1.6), "cannot tell at this size"),
+        (GAIN, ours(0.95, 1.05), "disagrees"),
+        (GAIN, ours(1.1, 1.3), "disagrees"),
+        (GAIN, ours(1.7, 1.9), "disagrees"),
+        (GAIN, ours(-math.inf, 1.2), "disagrees"),
+        (GAIN, ours(1.3, 1.5, doubts=("one seed",)), "cannot tell at this size"),
+        (GAIN, ours(1.3, 1.5, floor=True), "floor"),
+        (EQUAL, ours(0.98, 1.02), "agrees"),
+        (EQUAL, ours(0.9, 1.02), "cannot tell at this size"),
+        (EQUAL, ours(1.04, 1.2), "disagrees"),
+    ],
+)
+def test_calls(figure, evidence, call):
+    assert judge(claim(figure), evidence)[0] == call
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (ours(0.95, 1.05), "No effect is seen"),
+        (ours(1.1, 1.3), "smaller"),
+        (ours(1.7, 1.9), "larger"),
+        (ours(0.7, 0.9), "opposite"),
+    ],
+)
+def test_a_disagreement_says_how(evidence, words):
+    assert words in judge(claim(GAIN), evidence)[1]
+    mirrored = dataclasses.replace(GAIN, low=1 / 1.55, high=1 / 1.45)
+    inverse = dataclasses.replace(evidence, low=1 / evidence.high, high=1 / evidence.low)
+    assert words in judge(claim(mirrored), inverse)[1]
+
+
+def test_what_nothing_measures_stays_on_the_page():
+    (one,) = judged([claim(GAIN, missing="Needs a telescope.")], [])
+    assert (one.call, one.sentence, one.evidence) == ("not run", "Needs a telescope.", None)
+    assert "Needs a telescope." in page([one])
+
+
+@pytest.mark.parametrize("one", CLAIMS, ids=lambda one: one.name)
+def test_every_claim_has_a_source_and_a_command_that_exists(one):
+    assert all((one.paper, one.place, one.says, one.setting, one.quantity, one.figure.text))
+    assert one.figure.low > -math.inf or one.figure.high < math.inf
+    assert bool(one.command) != bool(one.missing)
+    if one.command:
+        program, *words = shlex.split(one.command)
+        assert program == "windtunnel"
+        check_options(words)
+
+
+def test_claims_have_names_of_their_own():
+    names = [one.name for one in CLAIMS]
+    assert len(set(names)) == len(names)
+
+
+def test_a_study_is_read_with_its_setting_and_its_grade():
+    (filed,) = [one for one in read_filed(RESULTS) if one.name == "2026-11-23-demo-results.json"]
+    (one,) = speedup("diff_transformer", "llama")(filed)
+    comparison = next(each for each in filed.content["comparisons"] if each["variant"] == "diff_transformer")
+    assert [one.low, one.high] == comparison["s_tok"]["ci95"]
+    assert one.grade == comparison["grade"]
+    assert f"{comparison['n']} seeds" in one.setting
+    assert not list(speedup("diff_transformer", "gpt3")(filed))
+    assert not list(speedup("ngpt", "llama", where=lambda settings: settings["context"] == 1024)(filed))
+
+
+def test_a_bound_is_evidence_and_a_capped_verdict_is_not():
+    content = json.loads((RESULTS / "2026-11-23-demo-results.json").read_text())
+    (bound,) = speedup("palm", "llama")(Filed("demo", content))
+    assert (bound.value, bound.low, bound.high, bound.doubts) == (None, 0.0, 1.0, ())
+    content["comparisons"][0] |= {"verdict": "preliminary", "caps": ["palm: best learning rate at the edge"]}
+    (capped,) = speedup("palm", "llama")(Filed("demo", content))
+    assert capped.doubts == ("palm: best learning rate at the edge",)
+    content["comparisons"][0] |= {"verdict": "inconclusive", "s_tok": {"value": None, "ci95": [None, None], "text": ""}}
+    (unknown,) = speedup("palm", "llama")(Filed("demo", content))
+    assert unknown.doubts == ("no bound on the speedup",)
+
+
+def test_published_utilisations_are_the_planners():
+    filed = Filed("plan.json", {"cases": [case.to_json() for case in cases()]})
+    (one,) = utilisation("PaLM 540B: HFU")(filed)
+    assert one.value == pytest.approx(57.8, abs=0.05)
+
+
+def test_the_document_is_json():
+    found = judged(CLAIMS, read_filed(RESULTS))
+    assert json.loads(json.dumps(document(found), allow_nan=False))["claims"][0]["name"] == CLAIMS[0].name
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        read_filed(tmp_path / "none")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match=r"a\.json: damaged"):
+        read_filed(tmp_path)
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(InputError, match="expected a JSON object"):
+        read_filed(tmp_path)
