@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from windtunnel.comparison import asking
 from windtunnel.comparison.engine import run_study
+from windtunnel.comparison.report import render_report
 from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.comparison.results import assemble
 from windtunnel.comparison.study import load_study
 from windtunnel.errors import InputError, WorkError
+from windtunnel.evaluation.registry import parse_evaluations
 
 WORDS = ["the", "wind", "carries", "a", "model", "over", "tokens", "and", "every", "loss", "falls", "with", "seeds"]
 SIZES = {"tokens": 8 * 512, "seeds": 3, "evaluation_tokens": 2_048, "trials": 3, "blocks": 2}
@@ -45,6 +50,58 @@ def finished(corpus, tmp_path_factory):
     arms = ("llama", "ngpt", "again=llama:seed_offset=100", "tests.comparison.own_lab:broken")
     study = plan_study(request(corpus, folder, *arms))
     return folder, study, run_study(study, folder, workers=2)
+
+
+@pytest.fixture
+def questioned(finished, tmp_path):
+    """A copy of the finished study whose runs were asked."""
+    folder, study, _ = finished
+    shutil.copytree(folder, tmp_path / "study")
+    asking.ask(study, tmp_path / "study", parse_evaluations(f"loss:most={SIZES['evaluation_tokens']},decoding:steps=4"), torch.device("cpu"))
+    return tmp_path / "study", study
+
+
+def test_answers_of_a_studys_runs_stand_in_its_report(questioned):
+    folder, study = questioned
+    results = assemble(folder, ("tests",))
+    loss, decoding = results["evaluations"]
+    assert [arm["label"] for arm in loss["arms"]] == ["llama", "ngpt", "again"]
+    assert loss["arms"][1]["loss"]["value"] == pytest.approx(results["arms"]["ngpt"]["loss"]["mean"], abs=1e-5)
+    assert loss["arms"][1]["loss"]["over"] == "seeds"
+    assert decoding["arms"][0]["state_bytes"] == results["arms"]["llama"]["state_bytes"][str(study.design.context)]
+    shown = render_report(results)
+    assert 'id="asked-loss"' in shown
+    assert 'id="asked-decoding"' in shown
+    ids = re.findall(r' id="([^"]+)"', shown)
+    assert len(ids) == len(set(ids))
+
+
+def test_other_questions_are_put_beside_the_first(questioned):
+    folder, study = questioned
+    asking.ask(study, folder, parse_evaluations("positions,loss:most=200"), torch.device("cpu"))
+    found = assemble(folder, ("tests",))["evaluations"]
+    assert [task["task"] for task in found] == ["loss", "decoding", "positions"]
+    assert found[0]["settings"]["most"] == 200
+
+
+@pytest.mark.parametrize(
+    ("arms", "changes", "asked", "said"),
+    [
+        (("llama", "gpt3"), {}, "length:longest=2", "its positions end at"),
+        (("llama", "gpt3"), {}, "needle:longest=8", "leave no room for a text"),
+        (
+            ("llama", "gpt3"),
+            {"data": None, "evaluation_tokens": None, "task": "state_tracking:length=16"},
+            "loss",
+            "read no text",
+        ),
+    ],
+)
+def test_what_an_arm_cannot_be_asked_is_refused_before_training(corpus, tmp_path, arms, changes, asked, said):
+    study = plan_study(request(corpus, tmp_path / "never", *arms, **changes))
+    with pytest.raises(InputError, match=said):
+        asking.check_questions(study, tmp_path / "never", parse_evaluations(asked))
+    assert not (tmp_path / "never").exists()
 
 
 def test_planning_writes_nothing(corpus, tmp_path):

@@ -209,7 +209,9 @@ def arm(label: str, *cells: list[int]) -> Arm:
     line = [cell(each) for each in cells]
     whole = {"exact": line[0]["exact"], "nats": line[0]["nats"]}
     columns = [str(k) for k in range(len(line))]
-    return Arm(label, (0,), {"rows": ["64"], "columns": columns, "cells": [line], "by_row": [whole], "whole": whole})
+    costs = {"length": 64, "state_bytes": 1024, "read_bytes": 4096}
+    figures = {"rows": ["64"], "columns": columns, "cells": [line], "by_row": [whole], "whole": whole, **costs}
+    return Arm(label, (0,), figures)
 
 
 def test_differences_are_tested_on_the_items_that_differ():

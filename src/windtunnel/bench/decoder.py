@@ -16,13 +16,11 @@ from windtunnel.inference.compiled import Say
 from windtunnel.inference.drafts import PromptLookup, Wanted
 from windtunnel.inference.engine import CACHES
 from windtunnel.inference.sampling import Sampling
-from windtunnel.layer import Layer
-from windtunnel.ledger import count, experts_touched
+from windtunnel.ledger import weight_bytes
 from windtunnel.root import Model, ModelLayer
 
 TOLERANCE = 1e-4  # of float32 logits, over the largest of them where that is above 1
 _ROUNDINGS = 8  # of a 16-bit cache: how many times its precision logits may be off
-_ELEMENT = 4  # bytes of a weight
 
 
 class Generation(NamedTuple):
@@ -197,16 +195,8 @@ class Decoder:
         return int(counter.calls)
 
     def weight_bytes(self, rows: int) -> float:
-        """Bytes of the weights that a step of `rows` sequences reads, each once.
-
-        Of tables that are only looked up, the rows in question; of experts, those that are met under balanced routing.
-        """
-        parameters = count(self.model)
-        tied = parameters.n_unemb == 0
-        looked_up = 0 if tied else rows * self.model.spec.width
-        idle = sum(_idle(module, rows) for module in self.model.modules() if isinstance(module, Layer))
-        head = self.model.embedding.weight.numel() if tied else 0
-        return _ELEMENT * (parameters.n_total - parameters.n_emb + head + looked_up - idle)
+        """Bytes of the weights that a step of `rows` sequences reads, each once."""
+        return weight_bytes(self.model, rows)
 
     def state_bytes(self, length: int) -> int:
         """Bytes of one sequence's state that the step after `length` tokens reads."""
@@ -221,15 +211,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1
         return function(*args, **(kwargs or {}))
-
-
-def _idle(module: Layer, rows: int) -> float:
-    """Weights of a part that none of `rows` tokens meets."""
-    alone, spec = module.idle_parameters(), getattr(module, "spec", None)
-    experts, active = getattr(spec, "experts", None), getattr(spec, "active", None)
-    if not alone or not isinstance(experts, int) or not isinstance(active, int):
-        return alone
-    return alone / (experts - active) * (experts - experts_touched(experts, active, rows))
 
 
 def agreed(draft: Sequence[int], text: Sequence[int]) -> int:

@@ -32,6 +32,8 @@ windtunnel compare llama palm serial=palm:parallel=false --seeds 3 --out studies
 
 windtunnel compare llama hawk griffin --task induction:length=64 --out studies/induction
 
+windtunnel compare llama griffin --evaluate length:longest=4,needle --out studies/far
+
 An arm is [label=]recipe[:setting=value,...]. Presets: smoke, quick, standard, strict.
 
 The same command goes on with a study that was stopped.
@@ -106,6 +108,13 @@ def run(
         str,
         typer.Option("--settings", help="common: the same training for all; paper: beside each arm its paper's own."),
     ] = "common",
+    evaluate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:SETTING=VALUE,...],...",
+            help="Ask the trained runs, as `windtunnel evaluate --tasks` does; the answers stand in the report.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
@@ -149,4 +158,4 @@ def run(
         packages=tuple(packages),
         rules=rules,
     )
-    carry_out(request, as_json)
+    carry_out(request, as_json, evaluate)

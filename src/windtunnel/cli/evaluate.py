@@ -9,7 +9,11 @@ from windtunnel.cli.options import Data, Device, Json, Packages, TextField, coun
 from windtunnel.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from windtunnel.evaluation.base import Evaluation
     from windtunnel.evaluation.evaluate import Answers
+    from windtunnel.execution import Execution
 
 _EXAMPLE = """Examples:
 
@@ -18,6 +22,8 @@ windtunnel evaluate runs/palm runs/griffin --out evaluations/first
 windtunnel evaluate runs/llama --tasks loss,length:longest=4,scalings=yarn+ntk
 
 windtunnel evaluate a=runs/a-0 a=runs/a-1 b=runs/b-0 b=runs/b-1 --tasks positions --json
+
+windtunnel evaluate studies/first --tasks length,decoding asks all runs of a study, and its report shows the answers
 
 Runs of one label are seeds of one arm. Tasks and their settings: docs/evaluation.md. What is interrupted goes on when
 the same command is given again.
@@ -30,7 +36,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    runs: Annotated[list[str], typer.Argument(metavar="[LABEL=]RUN...", help="Run folders.", show_default=False)],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="[LABEL=]RUN...", help="Run folders, or a study's.", show_default=False)
+    ],
     tasks: Annotated[
         str | None,
         typer.Option(metavar="NAME[:SETTING=VALUE,...],...", help="What to ask; else loss, by position and by hits."),
@@ -53,16 +61,43 @@ def run(
     from windtunnel.execution import Execution
 
     screen = Screen(as_json)
-    resolved = Execution(device=device, threads=threads).resolve()
+    execution = Execution(device=device, threads=threads)
+    resolved = execution.resolve()
     asked = parse_evaluations(",".join(USUAL) if tasks is None else tasks)
+    if len(runs) == 1 and (Path(runs[0]) / "study.json").is_file():
+        answers, files = _ask_study(Path(runs[0]), asked, execution, tuple(packages), given=bool(data))
+        _finish(screen, answers, files + ([] if out is None else _write(out, answers)))
+        return
     subjects = subjects_of(runs, data, text_field, resolved.device, tuple(packages))
     with resolved.applied(), evaluation_progress() as progress:
         answers = evaluate(subjects, asked, out, progress)
-    files = [] if out is None else _write(out, answers)
-    if as_json:
+    _finish(screen, answers, [] if out is None else _write(out, answers))
+
+
+def _ask_study(
+    folder: Path, asked: "Sequence[Evaluation]", execution: "Execution", packages: tuple[str, ...], given: bool
+) -> "tuple[Answers, list[Path]]":
+    """Ask a study's runs; its results and its report are made again with the answers."""
+    from windtunnel.cli.studies import ask
+    from windtunnel.comparison.asking import FILE
+    from windtunnel.comparison.report import write_report
+    from windtunnel.comparison.results import assemble
+    from windtunnel.comparison.study import load_study
+    from windtunnel.errors import InputError
+
+    if given:
+        raise InputError(
+            "--data: a study's runs are asked about the text that the study held out; leave it out, or name run folders"
+        )
+    answers = ask(load_study(folder, packages)[0], folder, asked, execution)
+    return answers, [write_report(assemble(folder, packages), folder), folder / FILE]
+
+
+def _finish(screen: Screen, answers: "Answers", files: list[Path]) -> None:
+    if screen.as_json:
         screen.finish({**answers.to_json(), "files": [str(file) for file in files]})
-        return
-    _print(screen, answers, files)
+    else:
+        _print(screen, answers, files)
 
 
 def _write(out: Path, answers: "Answers") -> list[Path]:

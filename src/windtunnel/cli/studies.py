@@ -2,23 +2,29 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from windtunnel.cli.progress import stage_progress
+from windtunnel.cli.progress import evaluation_progress, stage_progress
 from windtunnel.cli.screen import Screen, console
 from windtunnel.cli.study_progress import study_progress
+from windtunnel.comparison import asking
 from windtunnel.comparison.announcement import announcement, estimate
 from windtunnel.comparison.cluster import RayPool
 from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.pool import Pool
 from windtunnel.comparison.report import terminal_table, write_report
 from windtunnel.comparison.request import StudyRequest, plan_study
+from windtunnel.comparison.results import assemble
 from windtunnel.comparison.study import Study
 from windtunnel.errors import WorkError
+from windtunnel.evaluation.base import Evaluation
+from windtunnel.evaluation.evaluate import Answers
+from windtunnel.evaluation.registry import parse_evaluations
+from windtunnel.execution import Execution
 
 
 class StudyInterrupted(WorkError):
@@ -30,18 +36,33 @@ class StudyInterrupted(WorkError):
         super().__init__(f"{folder}: stopped by {name}; what was finished is kept: the same command goes on")
 
 
-def carry_out(request: StudyRequest, as_json: bool) -> None:
-    """Plan, announce, run, report."""
+def carry_out(request: StudyRequest, as_json: bool, evaluations: str | None = None) -> None:
+    """Plan, announce, run, ask the runs what `evaluations` says, report."""
     screen = Screen(as_json)
+    questions = () if evaluations is None else parse_evaluations(evaluations, "--evaluate")
     with stage_progress("data") as prepared:
         study = plan_study(request, prepared)
+    if questions:
+        asking.check_questions(study, request.out, questions)
     with closing(_pool(study, request)) as pool:
         for line in announcement(study, estimate(study, pool.workers)):
             screen.say(line)
         with interruptible(request.out), study_progress(study, request.out) as progress:
             results = run_study(study, request.out, progress=progress, pool=pool)
+    if questions:
+        execution = Execution(device=request.device)
+        with interruptible(request.out):
+            ask(study, request.out, questions, execution)
+        results = assemble(request.out, request.packages)
     page = write_report(results, request.out)
     show_results(screen, results, page)
+
+
+def ask(study: Study, folder: Path, questions: Sequence[Evaluation], execution: Execution) -> Answers:
+    """Ask a study's runs, with the progress shown."""
+    resolved = execution.resolve()
+    with resolved.applied(), evaluation_progress() as progress:
+        return asking.ask(study, folder, questions, resolved.device, progress)
 
 
 def _pool(study: Study, request: StudyRequest) -> Pool[Any]:

@@ -52,7 +52,7 @@ def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
         seeds=done,
         losses={horizon: [one["horizons"][key]["loss"] for one in results] for horizon, key in keys.items()},
         bits={h: [one["horizons"][key].get("bits_per_byte") for one in results] for h, key in keys.items()},
-        documents=[_documents_at_d(study, arm, folder, seed) for seed in done],
+        documents=[_documents(*reported_run(study, arm, folder, seed)) for seed in done],
         results=results,
         curve=_curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
     )
@@ -68,10 +68,11 @@ def _with_shorter(study: Study, arm: Arm, folder: Path, seed: int) -> dict[str, 
     return result
 
 
-def _documents_at_d(study: Study, arm: Arm, folder: Path, seed: int) -> dict[str, Any]:
+def reported_run(study: Study, arm: Arm, folder: Path, seed: int) -> tuple[Path, str]:
+    """The run that a seed is reported by at D, and that horizon's name in its result. folder: of the arm's runs."""
     if 1.0 in study.shorter_settings(arm, 1e-3, seed):
-        return _documents(folder / shorter_folder(1.0, seed) / "documents.npz", "1.0")
-    return _documents(folder / f"seed-{seed}" / "documents.npz", study.horizon_key(1.0))
+        return folder / shorter_folder(1.0, seed), "1.0"
+    return folder / f"seed-{seed}", study.horizon_key(1.0)
 
 
 def arm_entry(
@@ -122,8 +123,8 @@ def arm_entry(
     }
 
 
-def _documents(path: Path, key: str) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as stored:
+def _documents(run: Path, key: str) -> dict[str, Any]:
+    with np.load(run / "documents.npz", allow_pickle=False) as stored:
         named = {name.removeprefix(f"h{key}/"): name for name in stored.files if name.startswith(f"h{key}/")}
         return {name: stored[named[name]] for name in _BY_DOCUMENT if name in named}
 

@@ -13,6 +13,7 @@ import windtunnel
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arm_results import ArmRuns, arm_entry, read_runs
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.asking import asked
 from windtunnel.comparison.caveats import caveats, held_equal, task_caveats
 from windtunnel.comparison.documents import DocumentLosses
 from windtunnel.comparison.headline import Question, Throughput, adjust, compare_arms
@@ -49,6 +50,8 @@ def assemble(folder: Path, packages: tuple[str, ...] = ()) -> dict[str, Any]:
     """Recompute the results from a study's files and write them. Raises `WorkError` where no comparison is possible."""
     files = read_files(folder, packages)
     results = build_results(files)
+    if found := asked(folder):
+        results["evaluations"] = [{name: task[name] for name in task if name != "runs"} for task in found]
     write_json(folder / RESULTS, results)
     return results
 

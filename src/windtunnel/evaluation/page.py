@@ -1,5 +1,7 @@
 """The page of an evaluation: a section for each question, one file that opens from disk."""
 
+from collections.abc import Sequence
+
 from windtunnel.evaluation.base import Arm, Evaluation
 from windtunnel.evaluation.evaluate import Answers
 from windtunnel.report import Facts, Prose, Section, Table, page
@@ -8,7 +10,10 @@ from windtunnel.report.figures import fixed, plain
 
 def render(answers: Answers) -> str:
     """The page; the same figures give the same text."""
-    sections = [_section(answers, evaluation) for evaluation in answers.evaluations]
+    sections = [
+        section(evaluation, answers.arms(evaluation), evaluation.chance(answers.subjects[0]))
+        for evaluation in answers.evaluations
+    ]
     labels = list(dict.fromkeys(subject.label for subject in answers.subjects))
     return page(
         "An evaluation",
@@ -29,7 +34,17 @@ def tables(answers: Answers) -> list[Table]:
     ]
 
 
-def footer(evaluation: Evaluation, arms: list[Arm], chance: float | None) -> str:
+def section(evaluation: Evaluation, arms: Sequence[Arm], chance: float | None) -> Section:
+    """What was found by one question, with what a reader has to know of it."""
+    return Section(
+        key=evaluation.name,
+        title=evaluation.title,
+        lead=evaluation.lead,
+        parts=[*evaluation.parts(arms), Prose([footer(evaluation, arms, chance)])],
+    )
+
+
+def footer(evaluation: Evaluation, arms: Sequence[Arm], chance: float | None) -> str:
     """What a reader has to know of a section's figures: seeds, chance, settings."""
     most = max(len(arm.seeds) for arm in arms)
     seeds = f"{most} seeds an arm" if most > 1 else "one seed an arm: intervals do not speak of other seeds"
@@ -37,14 +52,6 @@ def footer(evaluation: Evaluation, arms: list[Arm], chance: float | None) -> str
     settings = {name: value for name, value in evaluation.to_json().items() if name != "kind"}
     told = f" Settings: {plain(settings)}." if settings else ""
     return f"{seeds[0].upper()}{seeds[1:]}.{guess}{told}"
-
-
-def _section(answers: Answers, evaluation: Evaluation) -> Section:
-    arms = answers.arms(evaluation)
-    said = Prose([footer(evaluation, arms, evaluation.chance(answers.subjects[0]))])
-    return Section(
-        key=evaluation.name, title=evaluation.title, lead=evaluation.lead, parts=[*evaluation.parts(arms), said]
-    )
 
 
 def _runs(answers: Answers) -> Section:

@@ -6,6 +6,7 @@ from windtunnel.errors import InputError
 from windtunnel.evaluation.base import Evaluation
 from windtunnel.evaluation.by_position import ByPosition
 from windtunnel.evaluation.context_gain import ContextGain
+from windtunnel.evaluation.decoding import Decoding
 from windtunnel.evaluation.hits import Hits
 from windtunnel.evaluation.length import Length
 from windtunnel.evaluation.retrieval.attention import AttentionOnNeedle
@@ -28,16 +29,18 @@ _KINDS: tuple[type[Evaluation], ...] = (
     MultiNeedle,
     AttentionOnNeedle,
     Ruler,
+    Decoding,
 )
 EVALUATIONS: dict[str, type[Evaluation]] = {kind.name: kind for kind in _KINDS}
 USUAL = ("loss", "positions", "context-gain", "shuffled-prefix", "hits")
 
 
-def parse_evaluations(text: str) -> tuple[Evaluation, ...]:
+def parse_evaluations(text: str, option: str = "--tasks") -> tuple[Evaluation, ...]:
     """Evaluations as they are typed: names, each followed by settings off their defaults.
 
     A name and its settings are `name:setting=value,setting=value`; what has an equals sign and no colon belongs to the
-    name before it. Several values of one setting are joined by `+`. Raises `InputError` with what is known.
+    name before it. Several values of one setting are joined by `+`. option: where they were typed. Raises `InputError`
+    with what is known.
     """
     asked: list[tuple[str, list[str]]] = []
     for piece in text.split(","):
@@ -47,24 +50,24 @@ def parse_evaluations(text: str) -> tuple[Evaluation, ...]:
         elif asked:
             asked[-1][1].append(head)
         else:
-            raise InputError(f"--tasks: {piece!r} is a setting, and no task stands before it")
-    found = tuple(_make(name, settings) for name, settings in asked)
+            raise InputError(f"{option}: {piece!r} is a setting, and no task stands before it")
+    found = tuple(_make(name, settings, option) for name, settings in asked)
     names = [evaluation.name for evaluation in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"--tasks: {twice} is asked for twice; give it once, with all its settings")
+        raise InputError(f"{option}: {twice} is asked for twice; give it once, with all its settings")
     return found
 
 
-def _make(name: str, texts: list[str]) -> Evaluation:
+def _make(name: str, texts: list[str], option: str) -> Evaluation:
     if name not in EVALUATIONS:
-        raise InputError(f"--tasks: unknown task {name!r}{nearest(name, EVALUATIONS)}")
+        raise InputError(f"{option}: unknown task {name!r}{nearest(name, EVALUATIONS)}")
     kind = EVALUATIONS[name]
     known = {field.name: field for field in dataclasses.fields(kind)}
     settings = parse_settings(texts)
     for setting, value in settings.items():
         if setting not in known:
-            raise InputError(f"--tasks: {name} has no setting {setting!r}{nearest(setting, known)}")
+            raise InputError(f"{option}: {name} has no setting {setting!r}{nearest(setting, known)}")
         if str(known[setting].type).startswith("tuple"):
             parts = str(value).split("+")
             settings[setting] = tuple(parse_settings([f"{setting}={part}"])[setting] for part in parts)

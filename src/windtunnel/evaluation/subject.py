@@ -15,7 +15,7 @@ from windtunnel.checkpoint import read_index
 from windtunnel.data.corpus import read_corpus
 from windtunnel.data.files import default_cache
 from windtunnel.data.shard import Split
-from windtunnel.data.shards import open_dataset
+from windtunnel.data.shards import Dataset, open_dataset
 from windtunnel.data.tokenizers import Tokenizer
 from windtunnel.errors import InputError
 from windtunnel.root import Model
@@ -123,8 +123,14 @@ def subjects_of(
                 f"({tokenizers[0].label}): figures by token cannot be compared; "  # type: ignore[union-attr]
                 "evaluate them one by one, or train both with one --tokenizer"
             )
-    text = _given(data, text_field, tokenizers[0], found) if data else _held_out(found[0], tokenizers[0])  # type: ignore[arg-type]
+    text = _given(data, text_field, tokenizers[0], found) if data else _held_out(found[0])  # type: ignore[arg-type]
     return [replace(subject, text=text) for subject in found]
+
+
+def held_out(dataset: Dataset) -> Text:
+    """The documents that a data set keeps from training."""
+    name = f"held-out documents of {dataset.record['name']}"
+    return Text(name, dataset.record["id"], dataset.heldout, dataset.tokenizer, dataset.train.tokens)
 
 
 def _subject(name: str, device: torch.device, packages: tuple[str, ...]) -> Subject:
@@ -149,7 +155,7 @@ def _check_labels(subjects: Sequence[Subject]) -> None:
             )
 
 
-def _held_out(subject: Subject, tokenizer: Tokenizer) -> Text:
+def _held_out(subject: Subject) -> Text:
     """What the run was scored on, from the shards that it was trained with."""
     record = subject.stored.record.get("data") or {}
     folder = default_cache() / str(record.get("id"))
@@ -158,9 +164,7 @@ def _held_out(subject: Subject, tokenizer: Tokenizer) -> Text:
             f"{subject.folder}: its held-out text is not in {default_cache()}; name a text by --data, all of which is "
             "then read"
         )
-    dataset = open_dataset(folder)
-    name = f"held-out documents of {record['name']}"
-    return Text(name, record["id"], dataset.heldout, tokenizer, dataset.train.tokens)
+    return held_out(open_dataset(folder))
 
 
 def _given(data: Sequence[Path | str], text_field: str, tokenizer: Tokenizer, subjects: Sequence[Subject]) -> Text:

@@ -5,6 +5,7 @@ from windtunnel.ledger.memory import Memory, crossover, memory
 from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
 from windtunnel.ledger.optimisers import OptimiserCosts, optimiser_costs
 from windtunnel.ledger.parameters import Parameters, count, n_body, n_body_active
+from windtunnel.ledger.reading import step_bytes, weight_bytes
 
 __all__ = [
     "Ledger",
@@ -24,4 +25,6 @@ __all__ = [
     "n_body",
     "n_body_active",
     "optimiser_costs",
+    "step_bytes",
+    "weight_bytes",
 ]

@@ -13,6 +13,7 @@ from windtunnel.comparison.report.headline import seeds_section, verdict_section
 from windtunnel.comparison.report.losses import loss_section
 from windtunnel.comparison.report.minimality import minimality_section, settings_section
 from windtunnel.comparison.report.numbers import numbers_section
+from windtunnel.comparison.report.questions import question_sections
 from windtunnel.comparison.report.reading import Study, items, read
 from windtunnel.comparison.report.sweeps import sweep_section
 from windtunnel.report import Section, figures, page, write_page
@@ -31,6 +32,7 @@ def render_report(results: Mapping[str, Any]) -> str:
     sections = [
         *_answer(study),
         cost_section(study),
+        *question_sections(study),
         minimality_section(study),
         settings_section(study),
         equal_section(study),

@@ -14,7 +14,9 @@ from windtunnel.evaluation.retrieval.prompts import Prompt, Question, fitted
 from windtunnel.evaluation.retrieval.scoring import Answer, score
 from windtunnel.evaluation.subject import Subject
 from windtunnel.evaluation.work import Work
+from windtunnel.ledger import step_bytes
 from windtunnel.report import Part
+from windtunnel.root import ModelLayer
 from windtunnel.runs import Run
 
 _PART = 4  # indices of a row that are scored, and kept, together
@@ -42,6 +44,7 @@ class Grid(Evaluation):
     """items: of each cell. seed: of the items."""
 
     unit: ClassVar[str] = "share of exact answers"
+    version: ClassVar[int] = 2
     across: ClassVar[str]
     down: ClassVar[str] = "tokens"
     guess: ClassVar[float] = 10.0 ** (1 - DIGITS) / 9
@@ -108,6 +111,7 @@ class Grid(Evaluation):
             "cells": cells,
             "by_row": [_together(line) for line in cells],
             "whole": _together([cell for line in cells for cell in line]),
+            **_costs(run.model, max(row.length for row in rows)),
         }
 
     def questions(self, subject: Subject, haystacks: Haystacks, row: Row, index: int) -> list[tuple[Prompt, Question]]:
@@ -148,6 +152,12 @@ def lengths_to(name: str, shortest: int, longest: int, count: int) -> list[int]:
 def percents(count: int) -> list[float]:
     """So many depths from 0 to 1."""
     return [step / max(count - 1, 1) for step in range(count)]
+
+
+def _costs(model: ModelLayer, length: int) -> Figures:
+    """What answering carries: bytes of the state after a text, and those that the next token reads."""
+    state, read = step_bytes(model, length)
+    return {"length": length, "state_bytes": state, "read_bytes": read}
 
 
 def _outcome(prompt: Prompt, answers: Sequence[Answer]) -> Outcome:

@@ -8,8 +8,8 @@ from scipy import stats
 
 from windtunnel.evaluation.base import Arm
 from windtunnel.evaluation.estimates import Figures, spelled
-from windtunnel.report import HeatMap, Part, Table
-from windtunnel.report.figures import fixed, signed
+from windtunnel.report import Axis, Chart, HeatMap, Part, Series, Table, colour, marker
+from windtunnel.report.figures import byte_count, fixed, signed
 from windtunnel.statistics import holm, t_quantile
 
 LEVEL = 0.05
@@ -37,10 +37,11 @@ def p_value(baseline: Figures, variant: Figures) -> float:
 
 
 def map_parts(key: str, title: str, across: str, down: str, arms: Sequence[Arm]) -> list[Part]:
-    """The table of means, a map for each arm, and one for each difference."""
+    """The table of means, them against decoding state, a map for each arm, and one for each difference."""
     differences = compared(arms)
     return [
         _table(title, down, arms),
+        *([_against_state(key, arms)] if len(arms) > 1 else []),
         *(_map(f"{key}-{k}", arm, across, down) for k, arm in enumerate(arms)),
         *(
             _difference_map(f"{key}-difference-{k}", arms[0], arm, differences[arm.label], across, down)
@@ -85,13 +86,45 @@ def _table(title: str, down: str, arms: Sequence[Arm]) -> Table:
             str(len(arm.seeds)),
             spelled(arm.figures["whole"]["exact"]),
             spelled(arm.figures["whole"]["nats"]),
+            byte_count(arm.figures["state_bytes"]),
+            byte_count(arm.figures["read_bytes"]),
             *(fixed(line["exact"]["value"], 2) for line in arm.figures["by_row"]),
         ]
         for arm in arms
     ]
-    columns = ("arm", "seeds", "exact answers", "nats a token", *labels)
-    note = f"The columns on the right: exact answers by {down}. Intervals are over texts, or over seeds."
+    columns = ("arm", "seeds", "exact answers", "nats a token", "state", "bytes a token reads", *labels)
+    note = (
+        f"The columns on the right: exact answers by {down}. Intervals are over texts, or over seeds. State: of one "
+        f"sequence after {arms[0].figures['length']:,} tokens; a token of the answer reads it and the weights."
+    )
     return Table(caption=title, columns=columns, rows=rows, numeric=range(1, len(columns)), note=note)
+
+
+def _against_state(key: str, arms: Sequence[Arm]) -> Chart:
+    """Exact answers over the bytes that decoding carries, a point an arm."""
+    points = [
+        Series(
+            name=arm.label,
+            x=[arm.figures["state_bytes"]],
+            y=[arm.figures["whole"]["exact"]["value"]],
+            low=[arm.figures["whole"]["exact"]["low"]],
+            high=[arm.figures["whole"]["exact"]["high"]],
+            colour=colour(index),
+            marker=marker(index),
+            labels=[arm.label],
+            tips=[f"{arm.label}\n{byte_count(arm.figures['state_bytes'])}\n{spelled(arm.figures['whole']['exact'])}"],
+        )
+        for index, arm in enumerate(arms)
+        if arm.figures["state_bytes"]
+    ]
+    return Chart(
+        key=f"{key}-state",
+        title="Exact answers against decoding state",
+        description="; ".join(f"{one.name} {fixed(one.y[0], 2)} with {byte_count(one.x[0])}" for one in points),
+        x=Axis(title="bytes of state (log scale)", log=True, form=byte_count, base=2),
+        y=Axis(title="exact answers", form=fixed, limits=(0.0, 1.05)),
+        series=points,
+    )
 
 
 def _map(key: str, arm: Arm, across: str, down: str) -> HeatMap:
