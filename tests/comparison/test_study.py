@@ -57,7 +57,8 @@ def questioned(finished, tmp_path):
     """A copy of the finished study whose runs were asked."""
     folder, study, _ = finished
     shutil.copytree(folder, tmp_path / "study")
-    asking.ask(study, tmp_path / "study", parse_evaluations(f"loss:most={SIZES['evaluation_tokens']},decoding:steps=4"), torch.device("cpu"))
+    asked = parse_evaluations(f"loss:most={SIZES['evaluation_tokens']},decoding:steps=4")
+    asking.ask(study, tmp_path / "study", asked, torch.device("cpu"))
     return tmp_path / "study", study
 
 
