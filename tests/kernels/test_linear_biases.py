@@ -71,10 +71,11 @@ def test_routes(groups: int, repeats: int, t: int, before: int, widths: tuple[in
 
 @pytest.mark.parametrize("masked", ["none", "table", "rows"])
 @pytest.mark.parametrize(("t", "s"), [(23, 23), (16, 16), (17, 30)])
-def test_rows_at_a_time(t: int, s: int, masked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_rows_at_a_time(t: int, s: int, masked: str, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long texts: blocks of 8 queries here, the last one short."""
     monkeypatch.setattr(sys.modules["windtunnel.kernels.attention"], "ROWS", 8)
-    inputs, slopes = tensors(4, 2, t, s, 3, 5), Alibi().slopes(4)
+    inputs, slopes = tensors(4, 2, t, s, 3, 5), Alibi().slopes(4) if biased else None
     shape = {"none": None, "table": (t, s), "rows": (2, 1, 1, s)}[masked]
     mask = None if shape is None else torch.rand(shape, generator=torch.Generator().manual_seed(5)) > 0.5
     with torch.no_grad():

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from windtunnel.kernels import blocked
 
-ROWS = 512  # queries at a time where biases have to be written out
+ROWS = 512  # queries at a time where biases or a mask have to be written out
 
 
 def visible(queries: int, keys: int, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
@@ -130,13 +130,18 @@ def attention(
     """
     if blocked.applies(q, k, v, causal):
         return _BlockedAttention.apply(q, k, v, scale, mask, slopes)  # type: ignore[no-any-return, no-untyped-call]
-    if slopes is not None and causal and q.shape[2] > ROWS:
+    if causal and q.shape[2] > ROWS and _writes_a_table(q, k, mask, slopes):
         return _by_rows(q, k, v, scale, mask, slopes)
     return _sdpa(q, k, v, scale, mask, causal, slopes)
 
 
-def _by_rows(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, slopes: Tensor) -> Tensor:
-    """Causal attention with biases, `ROWS` queries at a time over the keys that they reach: no table of t s numbers."""
+def _writes_a_table(q: Tensor, k: Tensor, mask: Tensor | None, slopes: Tensor | None) -> bool:
+    """Whether SDPA needs t s numbers beside its inputs, and on a CPU works through all of them, hidden ones too."""
+    return slopes is not None or (q.device.type == "cpu" and (mask is not None or q.shape[2] != k.shape[2]))
+
+
+def _by_rows(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, slopes: Tensor | None) -> Tensor:
+    """Causal attention, `ROWS` queries at a time over the keys that they reach: no table of t s numbers."""
     t, s = q.shape[2], k.shape[2]
     mask = None if mask is None else mask.expand(*mask.shape[:-2], t, s)
     parts = []
