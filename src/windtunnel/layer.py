@@ -75,7 +75,8 @@ class Context:
     """What the layers of one forward pass share.
 
     positions: [t], the same for every row, or [b t] where rows stand at different places (decoding many requests at
-    once). reach: the largest position and one. documents: [b t] ids, or None if no row crosses a boundary.
+    once). reach: the largest position and one. documents: ids [b s], or None if no row crosses a boundary; they end with
+    the last token of this call and begin before its first where it reads a later part of the rows (s > t).
     tokens: [b t] ids (hash routing reads them). layer: the index of the block that is called.
     seed: the randomness of a training step; None in evaluation and in decoding, where every layer is deterministic and
     nothing that belongs to training alone applies (router noise, expert capacity).
@@ -99,8 +100,12 @@ class Context:
     @property
     def starts(self) -> Tensor | None:
         """[b t], True at the first token of each document but not at the beginning of a row; None without documents."""
-        if self.documents is None:
-            return None
+        return None if self.documents is None else self.row_starts[:, -self.positions.shape[-1] :]
+
+    @property
+    def row_starts(self) -> Tensor:
+        """`starts` of the rows as far as `documents` has them, [b s]."""
+        assert self.documents is not None
         if "starts" not in self.tables:
             before = torch.cat([self.documents[:, :1], self.documents[:, :-1]], dim=1)
             self.tables["starts"] = self.documents != before
@@ -134,7 +139,8 @@ class Context:
         if window is not None:
             mask = mask & (query - key < window)
         if self.documents is not None:
-            mask = mask & (self.documents[:, None, :, None] == self.documents[:, None, None, :])
+            ids = self.documents[:, -keys:]
+            mask = mask & (ids[:, None, -queries:, None] == ids[:, None, None, :])
         return mask
 
 

@@ -13,7 +13,7 @@ from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
 from windtunnel.positions.rotary import has_rope, ropes, scaled
 from windtunnel.positions.scaling import Scaling, scaling_for
-from windtunnel.shapes import Documents, Hidden, TokenLosses, Tokens
+from windtunnel.shapes import Documents, Hidden, RowDocuments, TokenLosses, Tokens
 from windtunnel.spec import Spec
 
 _ZERO = 1e-12  # a vector of zeros stays one
@@ -183,16 +183,20 @@ class ModelLayer(Layer):
         self,
         tokens: Tokens,
         targets: Tokens,
-        documents: Documents | None = None,
+        documents: RowDocuments | None = None,
         seed: int | None = None,
         z_loss: float = 0.0,
+        first: int = 0,
     ) -> Loss:
         """Mean cross-entropy over targets other than -1, without a state and without storing all logits.
 
         seed: the randomness of a training step, which also turns on what belongs to training alone (`Context.seed`).
         z_loss: the weight of the mean of (log Z)² in the total, which keeps the logits' scale (PaLM section 5).
+        first: the position of the first token, where other processes read the parts of the rows before it; documents
+        are then those of the rows from their beginning on.
         """
-        hidden, _, losses, metrics = self.encode(tokens, None, self.context_of(tokens, None, documents, seed))
+        context = self.context_of(tokens, None, documents, seed, first)
+        hidden, _, losses, metrics = self.encode(tokens, None, context)
         table = self.head.table(self.embedding.weight)
         cross_entropy, z_term = linear_cross_entropy(
             hidden.flatten(0, 1), table, targets.flatten(), self.head.bias, self.spec.head.soft_cap, z_loss
@@ -205,9 +209,11 @@ class ModelLayer(Layer):
         return Loss(total, cross_entropy, losses, metrics)
 
     @torch.no_grad()
-    def token_losses(self, tokens: Tokens, targets: Tokens, documents: Documents | None = None) -> TokenLosses:
-        """Nats of each target in float32; 0 where the target is -1."""
-        hidden = self.encode(tokens, None, self.context_of(tokens, None, documents)).hidden
+    def token_losses(
+        self, tokens: Tokens, targets: Tokens, documents: RowDocuments | None = None, first: int = 0
+    ) -> TokenLosses:
+        """Nats of each target in float32; 0 where the target is -1. first: as for `loss`."""
+        hidden = self.encode(tokens, None, self.context_of(tokens, None, documents, first=first)).hidden
         table = self.head.table(self.embedding.weight)
         losses = linear_token_losses(
             hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
@@ -240,16 +246,17 @@ class ModelLayer(Layer):
         state: "ModelState | None" = None,
         documents: Tensor | None = None,
         seed: int | None = None,
+        first: int = 0,
     ) -> Context:
-        """What the layers share in a call with these tokens [b t]."""
+        """What the layers share in a call with these tokens [b t], which stand at `first` or where the state ends."""
         if documents is not None and not self.spec.packs_documents:
             raise InputError(f"documents: {self.spec.kind} reads one document a row; leave the documents out")
-        first = state.position if state is not None else 0
+        begin = state.position if state is not None else first
         steps = torch.arange(tokens.shape[1], device=tokens.device)
-        if isinstance(first, int):
-            return Context(steps + first, documents, tokens, seed, reach=first + len(steps))
-        positions = torch.tensor(first, device=tokens.device)[:, None] + steps  # b t
-        return Context(positions, documents, tokens, seed, reach=max(first) + len(steps))
+        if isinstance(begin, int):
+            return Context(steps + begin, documents, tokens, seed, reach=begin + len(steps))
+        positions = torch.tensor(begin, device=tokens.device)[:, None] + steps  # b t
+        return Context(positions, documents, tokens, seed, reach=max(begin) + len(steps))
 
     @staticmethod
     def _after(tokens: Tensor, state: "ModelState | None", encoded: Encoded) -> "ModelState | None":

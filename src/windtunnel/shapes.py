@@ -12,6 +12,7 @@ from torch import Tensor
 
 Tokens = Int[Tensor, "b t"]
 Documents = Int[Tensor, "b t"]
+RowDocuments = Int[Tensor, "b s"]  # of rows as far as a call reads them: s is at least its t
 Positions = Int[Tensor, " t"]
 Hidden = Float[Tensor, "b t d"]
 Logits = Float[Tensor, "b t v"]

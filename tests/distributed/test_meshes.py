@@ -19,7 +19,7 @@ from windtunnel.errors import InputError
 def test_a_mesh_is_read_and_takes_what_is_left() -> None:
     assert Mesh.parse("replicate=2").over(8) == Mesh(replicate=2, shard=4)
     assert Mesh.parse("").over(3) == Mesh(shard=3)
-    assert Mesh.parse("replicate=2, tensor=3").over(12).sizes == (2, 2, 3)
+    assert Mesh.parse("replicate=2, tensor=3").over(12).sizes == (2, 2, 1, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,25 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-@given(replicate=st.integers(1, 3), shard=st.integers(1, 4), tensor=st.integers(1, 3), each=st.integers(1, 3))
-def test_rows_go_to_those_that_read(replicate: int, shard: int, tensor: int, each: int) -> None:
-    """Each row to one process, or to the neighbours that hold parts of the same blocks."""
-    mesh, size = Mesh(replicate=replicate, shard=shard, tensor=tensor), replicate * shard * tensor
+@given(
+    replicate=st.integers(1, 2),
+    shard=st.integers(1, 3),
+    expert=st.integers(1, 2),
+    context=st.integers(1, 3),
+    tensor=st.integers(1, 2),
+    each=st.integers(1, 3),
+)
+def test_tokens_go_to_those_that_read(
+    replicate: int, shard: int, expert: int, context: int, tensor: int, each: int
+) -> None:
+    """Each token of each row to one process, or to the neighbours that hold parts of the same blocks."""
+    mesh = Mesh(replicate=replicate, shard=shard, expert=expert, context=context, tensor=tensor)
+    size = replicate * shard * expert * context * tensor
     members = [Team(mesh, rank, ("",) * size) for rank in range(size)]
-    count = each * replicate * shard
+    rows, length = each * mesh.readers, 2 * context
     for first in range(tensor):
-        assert [row for member in members[first::tensor] for row in member.rows(count)] == list(range(count))
+        read = [(row, token) for one in members[first::tensor] for row in one.rows(rows) for token in one.columns(length)]
+        assert sorted(read) == [(row, token) for row in range(rows) for token in range(length)]
 
 
 @given(size=st.integers(1, 40), parts=st.integers(1, 9))

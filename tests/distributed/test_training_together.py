@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -78,12 +79,42 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "count"),
-    [("shard=2", 2), ("replicate=2", 4), ("shard=4", 4), ("replicate=2,shard=1", 2), ("tensor=2", 2), ("tensor=2", 4)],
+    [
+        ("shard=2", 2),
+        ("replicate=2", 4),
+        ("shard=4", 4),
+        ("replicate=2,shard=1", 2),
+        ("tensor=2", 2),
+        ("tensor=2", 4),
+        ("context=2", 2),
+        ("replicate=2,context=2", 4),
+        ("context=2,tensor=2", 4),
+        ("expert=2", 2),
+        ("expert=2", 4),
+        ("replicate=2,expert=2", 4),
+    ],
 )
 def test_steps_equal_those_of_one_process(mesh: str, count: int, tmp_path: Path, proof: Proof) -> None:
-    uncut = ("experts", "do not divide") if "tensor" in mesh else ()
-    cases = {label: case for label, case in CASES.items() if not any(words in label for words in uncut)}
+    uncut = {"tensor": ("experts", "do not divide"), "context": ("experts",)}
+    left_out = [words for axis, unfit in uncut.items() if axis in mesh for words in unfit]
+    cases = {label: case for label, case in CASES.items() if not any(words in label for words in left_out)}
+    if "expert" in mesh:
+        cases = {label: case for label, case in CASES.items() if "experts" in label}
     proof(f"training steps on {count} processes, {mesh}", "one process", **_compare(mesh, count, cases, tmp_path))
+
+
+@pytest.mark.slow
+def test_experts_on_many_devices_give_the_curve_of_one(
+    make_spec: Any, make_settings: Any, dataset: Dataset, tmp_path: Path
+) -> None:
+    settings, spec = make_settings(batch_size=8, tokens=4096, accumulation=4), make_spec("switch")
+    one = train(spec, settings, dataset, tmp_path / "1", ONE_THREAD, events=False)
+    for count in (2, 4):
+        arguments = (str(dataset.folder), str(tmp_path / f"{count}"), spec.to_json(), settings.to_json(), "expert=2")
+        for part in processes.run(count, "tests.distributed.work:run", *arguments):
+            assert part["result"]["horizons"]["1.0"]["loss"] == pytest.approx(one.loss, abs=CURVE)
+        assert _losses(tmp_path / f"{count}") == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)
+        assert _weights_apart(tmp_path / f"{count}", tmp_path / "1") < WEIGHTS
 
 
 @pytest.mark.slow
@@ -131,16 +162,19 @@ def test_curves_and_changes_of_the_number_of_processes(
         arguments = (str(dataset.folder), str(tmp_path / name), *common, mesh)
         return processes.run(count, "tests.distributed.work:run", *arguments, **trouble)
 
-    for count, mesh in ((2, None), (4, "replicate=2")):
-        found = together(count, str(count), mesh)
+    for count, mesh in ((2, None), (4, "replicate=2"), (2, "context=2"), (4, "shard=2,context=2")):
+        folder = tmp_path / f"{count} {mesh}"
+        found = together(count, folder.name, mesh)
         for part in found:
             assert part["result"]["batch_hash"] == one.batch_hash
             for horizon, values in one.horizons.items():
                 assert part["result"]["horizons"][horizon]["loss"] == pytest.approx(values["loss"], abs=CURVE)
-        _assert_rows(settings, dataset, [part["rows"] for part in found])
-        assert _losses(tmp_path / str(count)) == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)
-        assert _weights_apart(tmp_path / str(count), tmp_path / "1") < WEIGHTS
-    for first, mesh, second in ((4, None, 2), (4, "tensor=2", 1), (1, None, 4), (2, "tensor=2", 4)):
+        sharing = Mesh.parse(mesh or "").context  # neighbours that read the same rows
+        _assert_rows(settings, dataset, [part["rows"] for part in found][::sharing])
+        assert _losses(folder) == pytest.approx(_losses(tmp_path / "1"), abs=CURVE)
+        assert _weights_apart(folder, tmp_path / "1") < WEIGHTS
+    changes = ((4, None, 2), (4, "tensor=2", 1), (1, None, 4), (2, "tensor=2", 4), (4, "shard=2,context=2", 2))
+    for first, mesh, second in changes:
         name = f"{first} {mesh} then {second}"
         stopped = together(first, name, mesh, rank=0, at=31, kind="stop")
         assert all("stopped by request" in part["error"] for part in stopped), stopped
@@ -249,13 +283,19 @@ def test_a_disk_that_fills_under_one_process_stops_all(
         (Mesh(shard=1, tensor=2), "mpt_alibi", {}, "tensor=2 does not cut ALiBi"),
         (Mesh(shard=1, tensor=4), "llama", {}, "tensor=4 does not divide heads=2 and kv_heads=2"),
         (Mesh(shard=1, tensor=2), "axial_image", {}, "tensor=2 cuts language models, not a AxialTransformer"),
+        (Mesh(shard=1, context=3), "llama", {}, "context=3 does not divide rows of 16 tokens"),
+        (Mesh(shard=1, context=2), "switch", {}, "context=2 would divide the tokens among which experts balance"),
+        (Mesh(shard=1, context=2), "axial_image", {}, "context=2 divides the rows of language models"),
+        (Mesh(shard=1, expert=2), "llama", {}, "expert=2 divides experts, and this model has none"),
+        (Mesh(shard=1, expert=3), "mixtral", {"accumulation": 3, "batch_size": 3}, "expert=3 does not divide experts=8"),
+        (Mesh(shard=1, expert=2), "mixtral", {}, "take --accumulation 2 or a multiple"),
         (Mesh(shard=4), "llama", {"batch_size": 8, "ramp": ((0.25, 0.5),)}, "steps of 2 sequences"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     mesh: Mesh, recipe: str, changes: Any, words: str, make_spec: Any, make_settings: Any
 ) -> None:
-    members = Team(mesh, 0, ("",) * ((mesh.shard or 1) * mesh.tensor))
+    members = Team(mesh, 0, ("",) * math.prod(mesh.sizes))
     with pytest.raises(InputError, match=words):
         check_team(make_spec(recipe), make_settings(**changes), ONE_THREAD, members)
 

@@ -19,6 +19,7 @@ from windtunnel.distributed.start import restarted, team
 from windtunnel.errors import WorkError
 from windtunnel.execution import Execution
 from windtunnel.spec import from_json
+from windtunnel.training.fitting import check_team
 from windtunnel.training.loop import Trainer
 from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings
@@ -49,21 +50,20 @@ def steps(cases: dict[str, dict[str, Any]], mesh: str | None, folder: str | None
         return {label: _three_steps(label, members, folder, **case) for label, case in cases.items()}
 
 
-def _three_steps(
-    label: str,
-    members: Any,
-    folder: str | None,
-    recipe: str,
-    sizes: dict[str, Any] | None = None,
-    recompute: bool = False,
-    **changes: Any,
-) -> dict[str, Any]:
+def _trainer(
+    members: Any, recipe: str, sizes: dict[str, Any] | None = None, recompute: bool = False, **changes: Any
+) -> Trainer:
     spec = recipes.get(recipe)(**{**SIZES, **(sizes or {})})
     common = {"tokens": 4096, "context": 16, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.0, "cooldown": 0.0}
     settings = TrainingSettings(**{**common, "clip": 0.5, "z_loss": 1e-2, **changes})
     resolved = ONE_THREAD.replace(checkpoint=recompute).resolve()
+    check_team(spec, settings, ONE_THREAD, members)
     sampler: Any = Masked()
-    trainer = Trainer(build(spec, 0, members, resolved.device), sampler, settings, resolved, members)
+    return Trainer(build(spec, 0, members, resolved.device), sampler, settings, resolved, members)
+
+
+def _three_steps(label: str, members: Any, folder: str | None, **case: Any) -> dict[str, Any]:
+    trainer = _trainer(members, **case)
     taken = [trainer.advance(step, 1.0) for step in range(3)]
     if folder is not None:
         weights = {"model": trainer.snapshot()["model"]}
@@ -74,6 +74,21 @@ def _three_steps(
         "layers": {name: value.flatten().tolist() for name, value in taken[-1].layers.items()},
         "replica": [weight.detach().double().sum().item() for weight in trainer.parts.weights.values()],
     }
+
+
+def gradients(cases: dict[str, dict[str, Any]], mesh: str | None, folder: str) -> dict[str, float]:
+    """The loss of one batch of packed rows in float64 by case; its gradients are left in the folder."""
+    torch.set_default_dtype(torch.float64)
+    losses = {}
+    with team(None if mesh is None else Mesh.parse(mesh)) as members:
+        for label, case in cases.items():
+            trainer = _trainer(members, **case)
+            loss, _ = trainer._backward(0)
+            trainer.parts.take_gradients()
+            found = {name: weight.grad for name, weight in trainer.parts.weights.items() if weight.grad is not None}
+            checkpoint.save(Path(folder) / label, {"model": found}, {}, members, trainer.parts.places)
+            losses[label] = loss.item()
+    return losses
 
 
 def run(data: str, folder: str, spec: Any, settings: Any, mesh: str | None, **trouble: Any) -> dict[str, Any]:

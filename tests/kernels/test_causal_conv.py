@@ -2,7 +2,6 @@
 
 from unittest.mock import patch
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,14 +29,15 @@ def documents_of(batch: int, length: int, seed: int = 0) -> Tensor:
     taps=st.integers(1, 5),
     width=st.integers(1, 4),
     biased=st.booleans(),
-    mode=st.sampled_from(["alone", "past", "documents"]),
+    mode=st.sampled_from(["alone", "past", "documents", "past and documents"]),
     by_hand=st.booleans(),
 )
 @settings(max_examples=40)
 def test_values_and_gradients(length: int, taps: int, width: int, biased: bool, mode: str, by_hand: bool) -> None:
     x, weight, bias = random(2, length, width), random(width, taps, seed=1), random(width, seed=2) if biased else None
-    past = random(2, taps - 1, width, seed=3) if mode == "past" else None
-    documents = documents_of(2, length, seed=length) if mode == "documents" else None
+    past = random(2, taps - 1, width, seed=3) if "past" in mode else None
+    before = length % 4 if "past" in mode else 0
+    documents = documents_of(2, before + length, seed=length) if "documents" in mode else None
     inputs = [tensor for tensor in (x, weight, bias, past) if tensor is not None and tensor.numel()]
     with patch("windtunnel.kernels.causal_conv.by_hand", lambda x: by_hand):
         ours = causal_conv(x, weight, bias, past, documents)
@@ -75,7 +75,11 @@ def test_packed_documents_are_as_alone() -> None:
     torch.testing.assert_close(packed, torch.cat(alone, 1), rtol=0, atol=EXACT)
 
 
-def test_past_and_documents_exclude_each_other() -> None:
-    x = random(1, 3, 2)
-    with pytest.raises(ValueError, match="exclude"):
-        causal_conv(x, random(2, 4), past=random(1, 3, 2), documents=torch.zeros(1, 3, dtype=torch.long))
+@given(length=st.integers(2, 12), at=st.integers(1, 11), taps=st.integers(2, 5))
+def test_a_row_in_two_parts_is_as_whole(length: int, at: int, taps: int) -> None:
+    at = min(at, length - 1)
+    x, weight, documents = random(2, length, 3).detach(), random(3, taps, seed=1), documents_of(2, length, seed=at)
+    whole = causal_conv(x, weight, documents=documents)
+    padded = torch.cat([x.new_zeros(2, taps - 1, 3), x[:, :at]], 1)
+    second = causal_conv(x[:, at:], weight, past=padded[:, -(taps - 1) :], documents=documents)
+    torch.testing.assert_close(second, whole[:, at:], rtol=0, atol=EXACT)

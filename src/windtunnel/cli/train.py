@@ -146,7 +146,7 @@ def run(
         str | None,
         typer.Option(
             metavar="AXIS=COUNT,...",
-            help="Under torchrun: replicate=2,shard=4, say; without it the weights are sharded over all processes.",
+            help="Under torchrun: replicate=2,shard=4, say (also expert, context, tensor); else all is sharded.",
         ),
     ] = None,
     patience: Annotated[float, typer.Option(help="Seconds that processes wait for one that does not answer.")] = 600.0,

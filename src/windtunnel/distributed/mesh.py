@@ -5,7 +5,7 @@ import math
 from windtunnel.errors import InputError
 from windtunnel.spec import Spec, nearest
 
-AXES = ("replicate", "shard", "tensor")
+AXES = ("replicate", "shard", "expert", "context", "tensor")
 
 
 class Mesh(Spec):
@@ -14,11 +14,15 @@ class Mesh(Spec):
     replicate: groups that each hold all weights and exchange gradients once a step (PaLM's two pods).
     shard:     devices over which the weights, gradients and optimiser state of a group are spread (FSDP2); None
                takes the devices that the other axes leave.
+    expert:    devices over which the experts are spread, and everything else as over `shard`; each reads other rows.
+    context:   devices over which every row is spread, and the weights as over `shard`.
     tensor:    devices over which the heads and hidden units of every block are spread; they read the same rows.
     """
 
     replicate: int = 1
     shard: int | None = None
+    expert: int = 1
+    context: int = 1
     tensor: int = 1
 
     @classmethod
@@ -57,6 +61,16 @@ class Mesh(Spec):
     def sizes(self) -> tuple[int, ...]:
         """Devices along each axis of a mesh with nothing left open."""
         return tuple(getattr(self, name) or 1 for name in AXES)
+
+    @property
+    def readers(self) -> int:
+        """How many devices, or groups of them, read different rows of a batch."""
+        return self.replicate * (self.shard or 1) * self.expert
+
+    @property
+    def holders(self) -> int:
+        """Over how many devices the weights of a group are spread, those of experts left out."""
+        return (self.shard or 1) * self.expert * self.context
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={size}" for name, size in zip(AXES, self.sizes, strict=True) if size > 1) or "shard=1"

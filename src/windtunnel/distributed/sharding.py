@@ -14,7 +14,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from windtunnel.distributed.experts import Exchange, divide, divided
 from windtunnel.distributed.places import Place, share
+from windtunnel.distributed.sequence import Line, spread
 from windtunnel.distributed.team import ALONE, Team
 from windtunnel.distributed.tensor import cut, held_by_all, join
 from windtunnel.init import initial_values, roles
@@ -35,6 +37,10 @@ def build(spec: Model, seed: int, team: Team, device: torch.device) -> ModelLaye
     model.spec = spec
     if team.mesh.tensor > 1:
         join(model, team.devices.get_group("tensor"))
+    if team.mesh.context > 1:
+        spread(model, Line(team.devices.get_group("context"), team.index("context"), team.mesh.context))
+    if team.mesh.expert > 1:
+        divide(model, Exchange(team.devices.get_group("expert"), team.mesh.expert))
     _shard(model, team)
     model.to_empty(device=device)
     table, places = roles(whole), _places(model, team)
@@ -48,14 +54,23 @@ def build(spec: Model, seed: int, team: Team, device: torch.device) -> ModelLaye
 
 def _shard(model: ModelLayer, team: Team) -> None:
     axes = ("replicate", "shard") if team.mesh.replicate > 1 else ("shard",)
-    mesh = team.devices[axes]
+    if team.mesh.expert > 1:
+        for mlp in divided(model):
+            _shard_unit(mlp.router, team.weights[axes])
+            _shard_unit(mlp, team.devices[axes])
     for unit in [*model.get_submodule("blocks").children(), model]:
-        sharded: Any = fully_shard(unit, mesh=mesh)
-        # Gradients are summed: losses carry their share of the whole batch already.
-        sharded.set_force_sum_reduction_for_comms(True)
-        sharded.set_gradient_divide_factor(1.0)
+        _shard_unit(unit, team.weights[axes])
     for call in _CALLS:
         register_fsdp_forward_method(model, call)
+
+
+def _shard_unit(unit: nn.Module, mesh: Any) -> None:
+    if next(unit.parameters(), None) is None:
+        return
+    sharded: Any = fully_shard(unit, mesh=mesh)
+    # Gradients are summed: losses carry their share of the whole batch already.
+    sharded.set_force_sum_reduction_for_comms(True)
+    sharded.set_gradient_divide_factor(1.0)
 
 
 class Parts:
@@ -136,12 +151,13 @@ class Scorer(nn.Module):
         count, readers = len(tokens), self.parts.team.readers
         padding = (0, 0, 0, -count % readers)
         tokens, targets = nn.functional.pad(tokens, padding), nn.functional.pad(targets, padding, value=-1)
-        rows = self.parts.team.rows(len(tokens))
-        mine = slice(rows.start, rows.stop)
-        losses: Tensor = self.model.token_losses(tokens[mine], targets[mine])
+        team, mesh = self.parts.team, self.parts.team.mesh
+        rows, columns = team.rows(len(tokens)), team.columns(tokens.shape[1])
+        mine = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        losses: Tensor = self.model.token_losses(tokens[mine], targets[mine], first=columns.start)
         self.parts.settle()
-        every = self.parts.team.gathered(losses).view(-1, self.parts.team.mesh.tensor, *losses.shape)
-        return every[:, 0].flatten(0, 1)[:count]
+        every = team.gathered(losses).view(readers, mesh.context, mesh.tensor, *losses.shape)[:, :, 0]  # r c b t
+        return every.transpose(1, 2).flatten(2).flatten(0, 1)[:count]
 
 
 def _local(tensor: Any) -> Tensor:
@@ -157,17 +173,19 @@ def _shapes(model: ModelLayer) -> dict[str, torch.Size]:
 
 
 def _places(model: ModelLayer, team: Team) -> dict[str, Place]:
-    shapes = _shapes(model)
-    return {name: _place(parameter, tuple(shapes[name]), team) for name, parameter in model.named_parameters()}
+    shapes, cut_axis = _shapes(model), "tensor" if team.mesh.tensor > 1 else "expert"
+    named = model.named_parameters()
+    return {name: _place(parameter, tuple(shapes[name]), team, cut_axis) for name, parameter in named}
 
 
-def _place(parameter: nn.Parameter, whole: tuple[int, ...], team: Team) -> Place:
-    """Where the local part lies: first the blocks are cut along the axis that differs, then FSDP2 shards the first."""
+def _place(parameter: nn.Parameter, whole: tuple[int, ...], team: Team, cut_axis: str) -> Place:
+    """Where the local part lies: first it is cut along the axis that differs, then FSDP2 shards the first."""
     part, offset = tuple(parameter.shape), [0] * len(whole)
     for axis, (size, all_of_it) in enumerate(zip(part, whole, strict=True)):
         if size != all_of_it:
-            offset[axis] = size * team.index("tensor")
-    start, length = share(part[0], team.mesh.shard or 1, team.index("shard"))
+            offset[axis] = size * team.index(cut_axis)
+    mesh: Any = parameter.device_mesh  # type: ignore[attr-defined]
+    start, length = share(part[0], mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1))
     offset[0] += start
     copies = team.index("replicate") + (team.index("tensor") if part == whole else 0)
     place = Place(whole, tuple(offset), (length, *part[1:]), owned=copies == 0)

@@ -27,6 +27,7 @@ class Team:
     """One process's view of the mesh. Alone, every call returns what it was given.
 
     All processes make the same calls in the same order. names: where each process runs. devices: torch's DeviceMesh.
+    weights: the same with the axes over which weights are spread as one, named "shard".
     store: what processes can still say to each other when messages fail.
     """
 
@@ -34,6 +35,7 @@ class Team:
     rank: int = 0
     names: tuple[str, ...] = ("this process",)
     devices: Any = None
+    weights: Any = None
     store: Any = None
     patience: float = 600.0
     _turns: Iterator[int] = field(default_factory=itertools.count)
@@ -51,7 +53,7 @@ class Team:
     @property
     def readers(self) -> int:
         """How many processes read different rows of a batch."""
-        return self.mesh.replicate * (self.mesh.shard or 1)
+        return self.mesh.readers
 
     def index(self, axis: str) -> int:
         """This process's place along an axis of the mesh."""
@@ -63,11 +65,16 @@ class Team:
     def rows(self, count: int) -> range:
         """Which of the `count` rows of a batch are this process's."""
         each = count // self.readers
-        first = (self.index("replicate") * (self.mesh.shard or 1) + self.index("shard")) * each
+        first = (self.rank // (self.mesh.context * self.mesh.tensor)) * each
         return range(first, first + each)
 
+    def columns(self, length: int) -> range:
+        """Which of the `length` tokens of a row are this process's."""
+        each = length // self.mesh.context
+        return range(self.index("context") * each, (self.index("context") + 1) * each)
+
     def of_rows(self, values: Tensor) -> Tensor:
-        """The sum over all that read different rows, in place; the same bits everywhere."""
+        """The sum over all that read different tokens, in place; the same bits everywhere."""
         return self.total(values if self.index("tensor") == 0 else values.zero_())
 
     def total(self, values: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ def causal_conv_reference(
         y = torch.zeros_like(x[:, 0]) if bias is None else bias.expand_as(x[:, 0])
         for s in range(taps):
             tap = tokens[:, t + taps - 1 - s] * weight[:, taps - 1 - s]
-            if documents is not None and t >= s:
-                span = documents[:, t - s : t + 1]
+            if documents is not None:
+                now = documents.shape[1] - x.shape[1] + t
+                span = documents[:, max(0, now - s) : now + 1]
                 tap = tap * (span == span[:, -1:]).all(1, keepdim=True)
             y = y + tap
         outputs.append(y)
@@ -45,14 +46,12 @@ def causal_conv(
     past: Tensor | None = None,
     documents: Tensor | None = None,
 ) -> Tensor:
-    """y [b t d] from x [b t d], weight [d taps], bias [d], past [b taps-1 d] (None: zeros) and documents [b t].
+    """y [b t d] from x [b t d], weight [d taps], bias [d], past [b taps-1 d] (None: zeros) and documents [b s].
 
-    past and documents exclude each other: what continues from earlier tokens reads one document.
+    documents end with the last token of x; they begin with its first, or before it where there is a past.
     """
-    if past is not None and documents is not None:
-        raise ValueError("causal_conv: past and documents exclude each other")
     padded = F.pad(x, (0, 0, weight.shape[1] - 1, 0)) if past is None else torch.cat([past, x], dim=1)
-    kept = _kept(documents, weight.shape[1])
+    kept = _kept(documents, weight.shape[1], x.shape[1])
     if x.dtype == weight.dtype and by_hand(x):
         return _CausalConv.apply(padded, weight, bias, kept)  # type: ignore[no-any-return, no-untyped-call]
     length = x.shape[1]
@@ -100,15 +99,16 @@ class _CausalConv(torch.autograd.Function):
         return d_padded, d_columns.t(), gradient.sum((0, 1)) if ctx.biased else None, None
 
 
-def _kept(documents: Tensor | None, taps: int) -> list[Tensor] | None:
+def _kept(documents: Tensor | None, taps: int, length: int) -> list[Tensor] | None:
     """[b t 1] for each distance from 1 on, False where a document starts in between."""
     if documents is None:
         return None
+    documents = documents[:, -(length + taps - 1) :]
     kept: list[Tensor] = []
     for distance in range(1, taps):
         same = _same(documents, distance)
         kept.append(same if not kept else same & kept[-1])
-    return [each.unsqueeze(-1) for each in kept]
+    return [each[:, -length:].unsqueeze(-1) for each in kept]
 
 
 def _same(documents: Tensor, distance: int) -> Tensor:

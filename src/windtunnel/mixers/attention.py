@@ -134,7 +134,8 @@ def attend(
     if window is not None:
         kept = banded.keeps_maps(q, keys, values, window)
         if banded.worth(q.shape[2], keys.shape[2], window, kept):
-            return banded_attention(q, keys, values, scale, window, context.documents, slopes)
+            documents = None if context.documents is None else context.documents[:, -keys.shape[2] :]
+            return banded_attention(q, keys, values, scale, window, documents, slopes)
     mask = context.mask(keys.shape[2], window)
     return attention(q, keys, values, scale, mask, True, slopes)
 

@@ -81,9 +81,8 @@ class DiffAttentionLayer(AttendingLayer):
         past = state.extend(k, v, context) if state is not None else None
         seen = past.visible(context).to(q.dtype) if past is not None else Visible(k, v, mask=None, causal=True)
         scale, lam = 1 / math.sqrt(self.head_width), self.current_lambda()
-        mixed = differential_attention(
-            q, seen.keys, seen.values, lam, scale, seen.mask, seen.causal, context.documents
-        )  # b h t e
+        documents = context.documents if past is None else None  # else they are in the mask
+        mixed = differential_attention(q, seen.keys, seen.values, lam, scale, seen.mask, seen.causal, documents)
         normed = self.norm(mixed) * (1 - self.lambda_init)
         return self.o(merge_heads(normed)), past
 

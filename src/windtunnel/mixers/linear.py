@@ -184,5 +184,6 @@ def tokens_seen(context: Context) -> Tensor:
     positions = first + 1
     if context.starts is None:
         return positions
-    before = torch.where(context.starts, first, 0)  # positions passed when the document began
-    return positions - before.cummax(1).values
+    every = first[..., -1:] - torch.arange(context.row_starts.shape[1] - 1, -1, -1, device=first.device)  # 1 s
+    before = torch.where(context.row_starts, every, 0)  # positions passed when the document began
+    return positions - before.cummax(1).values[:, -first.shape[-1] :]

@@ -60,14 +60,18 @@ class ExpertsLayer(MLPLayer):
     def forward(self, x: Tensor, context: Context, route: Routing | None = None) -> MLPOutput:
         routing = self.route(x, context) if route is None else route
         plan = dispatch(routing.chosen, self.spec.experts, routing.drops)
-        rows = gather(x.flatten(0, 1), plan)  # m d
-        up = grouped_linear(rows, self.up, plan.ends)  # m f
+        results = self.apply_experts(gather(x.flatten(0, 1), plan), plan.ends)
+        mixed = combine(results, routing.gates, plan)
+        return MLPOutput(mixed.view_as(x), routing.losses, routing.metrics)
+
+    def apply_experts(self, rows: Tensor, ends: Tensor) -> Tensor:
+        """What each expert makes of its rows [m d], which lie together: ends [e] int32, where each one's end."""
+        up = grouped_linear(rows, self.up, ends)  # m f
         if self.gate is None:
             inner = activate(up, self.spec.activation)
         else:
-            inner = activate(grouped_linear(rows, self.gate, plan.ends), self.spec.activation) * up
-        mixed = combine(grouped_linear(inner, self.down, plan.ends), routing.gates, plan)
-        return MLPOutput(mixed.view_as(x), routing.losses, routing.metrics)
+            inner = activate(grouped_linear(rows, self.gate, ends), self.spec.activation) * up
+        return grouped_linear(inner, self.down, ends)
 
     def idle_parameters(self) -> int:
         return (self.spec.experts - self.spec.active) * self._matrices() * self.width * self.spec.hidden

@@ -32,8 +32,8 @@ def memory(facts: Facts, layout: Layout, settings: Settings) -> tuple[Part, ...]
     """Bytes by part on the fullest device."""
     mesh = layout.mesh
     held = facts.held(mesh.tensor, mesh.expert, mesh.pipeline)
-    own = _own(held, mesh)
-    divided = f"divided by tensor {mesh.tensor}, shard {mesh.shard}"
+    own = own_parameters(held, mesh)
+    divided = f"divided by tensor {mesh.tensor}, shard {mesh.shard}, context {mesh.context}"
     parts = [
         Part("parameters", own * MASTER, "counted", f"float32, {divided}"),
         Part("gradients", own * settings.gradient_bytes, "counted", f"{settings.gradient_bytes} bytes each, {divided}"),
@@ -50,9 +50,9 @@ def total(parts: tuple[Part, ...]) -> float:
     return sum(part.size for part in parts)
 
 
-def _own(held: Held, mesh: Mesh) -> float:
+def own_parameters(held: Held, mesh: Mesh) -> float:
     """Parameters that stay on a device: what is no expert is divided among the expert axis's devices too."""
-    return held.experts / mesh.shard + (held.dense + held.tables) / (mesh.shard * mesh.expert)
+    return held.experts / (mesh.shard * mesh.context) + (held.dense + held.tables) / mesh.holders
 
 
 def _optimiser(held: Held, own: float, settings: Settings) -> float:
@@ -96,7 +96,7 @@ def _logits(facts: Facts, layout: Layout, settings: Settings) -> Part:
 
 def _buffers(held: Held, mesh: Mesh, settings: Settings) -> Part:
     """Working copies: with `shard` two layers in use and on the way, one layer's gradients, and the tables."""
-    if mesh.shard * mesh.expert == 1:
+    if mesh.holders == 1:
         copy = held.total * settings.element if settings.element < MASTER else 0.0
         return Part("working copy", copy, "assumed", "all parameters of the device in the working precision")
     gathered = (2 * held.largest + held.tables) * settings.element

@@ -16,8 +16,8 @@ class Mesh:
     """Devices along each axis; their product is the number of devices.
 
     replicate: copies of the whole that exchange gradients. shard: other data, parameters gathered where they are used
-    (fully sharded data parallelism). expert: other data, experts divided. context: one sequence divided. tensor: each
-    matrix divided. pipeline: layers divided. The devices of an axis further right in `INNER_FIRST` lie further apart.
+    (fully sharded data parallelism). expert: other data, experts divided, everything else as by shard. context: one
+    sequence divided, parameters as by shard. tensor: each matrix divided. pipeline: layers divided. The devices of an axis further right in `INNER_FIRST` lie further apart.
     """
 
     replicate: int = 1
@@ -36,6 +36,11 @@ class Mesh:
     def data(self) -> int:
         """How many devices (or groups of them) are given other sequences."""
         return self.replicate * self.shard * self.expert
+
+    @property
+    def holders(self) -> int:
+        """Over how many devices parameters are spread that are gathered where they are used, experts left out."""
+        return self.shard * self.expert * self.context
 
     @property
     def words(self) -> str:

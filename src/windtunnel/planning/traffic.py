@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from windtunnel.planning.facts import Facts
 from windtunnel.planning.hardware import Hardware
-from windtunnel.planning.memory import Layout
+from windtunnel.planning.memory import Layout, own_parameters
 from windtunnel.planning.mesh import Mesh
 from windtunnel.planning.settings import Settings
 
@@ -57,8 +57,8 @@ def _sharded(facts: Facts, layout: Layout, settings: Settings, steps: float) -> 
     held = facts.held(mesh.tensor, mesh.expert, mesh.pipeline)
     found: list[_Found] = []
     for axis, members, size in (
-        ("shard", mesh.shard * mesh.expert, held.dense + held.tables),
-        ("shard (experts)", mesh.shard, held.experts),
+        ("shard", mesh.holders, held.dense + held.tables),
+        ("shard (experts)", mesh.shard * mesh.context, held.experts),
     ):
         ring = (members - 1) / members * size * steps
         found.append(
@@ -71,7 +71,7 @@ def _sharded(facts: Facts, layout: Layout, settings: Settings, steps: float) -> 
 def _replicated(facts: Facts, mesh: Mesh, settings: Settings) -> _Found:
     """What a device keeps of the gradients, summed over the copies of the model once a step."""
     held = facts.held(mesh.tensor, mesh.expert, mesh.pipeline)
-    own = held.experts / mesh.shard + (held.dense + held.tables) / (mesh.shard * mesh.expert)
+    own = own_parameters(held, mesh)
     sent = 2 * (mesh.replicate - 1) / mesh.replicate * own * settings.gradient_bytes
     return ("replicate", "all-reduce", mesh.replicate, sent, False, "gradients")
 
@@ -123,7 +123,8 @@ def _timed(
     hardware: Hardware,
     settings: Settings,
 ) -> Transfer:
-    axes = ("shard", "expert") if axis == "shard" and mesh.expert > 1 else (axis.split(" ")[0],)
+    together = {"shard": ("shard", "expert", "context"), "shard (experts)": ("shard", "context")}.get(axis, (axis,))
+    axes = [name for name in together if getattr(mesh, name) > 1] or together
     network = mesh.span(*axes) > hardware.island
     near = mesh.near(hardware.island, *axes)
     rate = min(hardware.link, near * hardware.network_of_device) if network else hardware.link

@@ -2,6 +2,7 @@
 
 import torch
 
+from windtunnel.distributed import experts, sequence
 from windtunnel.distributed.team import Team
 from windtunnel.distributed.tensor import cut
 from windtunnel.errors import InputError
@@ -30,6 +31,8 @@ def check_team(
         )
     with torch.device("meta"):
         cut(spec, team.mesh.tensor)
+    experts.check(spec, team.mesh.expert)
+    sequence.check(spec, team.mesh.context, settings.context)
     _check_batches(settings, team)
     if _chooses_experts(spec) and settings.accumulation % team.readers:
         raise InputError(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from windtunnel.checkpoint import fill, model_tensors
+from windtunnel.data.sampler import Batch
 from windtunnel.distributed.sharding import Parts, Scorer
 from windtunnel.distributed.team import ALONE, Team
 from windtunnel.execution import Resolved
@@ -130,10 +131,11 @@ class Trainer:
     def _backward(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         whole = len(self.sequences_at(step))
         mine = self.team.rows(whole)
-        batch = self.data.take(step)
+        batch = self._own_part(self.data.take(step))
         size = len(batch.tokens)
         rows = min(whole, self.settings.batch_size // self.settings.accumulation)
-        counted = self._counted(batch.targets) if whole > min(rows, size) else 0
+        divided = whole > min(rows, size) or self.team.mesh.context > 1
+        counted = self._counted(batch.targets) if divided else 0
         total: Tensor | None = None
         layers: dict[str, Tensor] = {}
         for first in range(0, size, rows):
@@ -145,7 +147,10 @@ class Trainer:
             with self.execution.autocast():
                 tokens = self._to_device(batch.tokens[first : first + rows])
                 seed = self._randomness(step, (mine.start + first) // rows)
-                loss = self.model.loss(tokens, self._to_device(targets), documents, seed, self.settings.z_loss)
+                begin = self.team.index("context") * tokens.shape[1]
+                loss = self.model.loss(
+                    tokens, self._to_device(targets), documents, seed, self.settings.z_loss, begin
+                )
             (loss.total * share).backward() if share != 1.0 else loss.total.backward()
             part = loss.cross_entropy.detach() * share
             total = part if total is None else total + part
@@ -154,6 +159,12 @@ class Trainer:
                 layers[name] = layers[name] + reported if name in layers else reported
         assert total is not None
         return self._summed(total, layers)
+
+    def _own_part(self, batch: Batch) -> Batch:
+        """The tokens of the rows that this process trains on; of the documents, those before them too."""
+        own = self.team.columns(batch.tokens.shape[1])
+        documents = None if batch.documents is None else batch.documents[:, : own.stop]
+        return Batch(batch.tokens[:, own.start : own.stop], batch.targets[:, own.start : own.stop], documents)
 
     def _counted(self, targets: Tensor) -> int:
         """Targets of the whole step that count."""
