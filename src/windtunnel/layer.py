@@ -75,8 +75,8 @@ class Context:
     """What the layers of one forward pass share.
 
     positions: [t], the same for every row, or [b t] where rows stand at different places (decoding many requests at
-    once). reach: the largest position and one. documents: ids [b s], or None if no row crosses a boundary; they end with
-    the last token of this call and begin before its first where it reads a later part of the rows (s > t).
+    once). reach: the largest position and one. documents: ids [b s], or None if no row crosses a boundary; they end
+    with the last token of this call and begin before its first where it reads a later part of the rows (s > t).
     tokens: [b t] ids (hash routing reads them). layer: the index of the block that is called.
     seed: the randomness of a training step; None in evaluation and in decoding, where every layer is deterministic and
     nothing that belongs to training alone applies (router noise, expert capacity).

@@ -72,4 +72,6 @@ def test_rows_in_parts_have_the_gradients_of_whole_rows(mesh: str, count: int, t
 def test_experts_elsewhere_have_the_gradients_of_experts_here(
     mesh: str, count: int, tmp_path: Path, proof: Proof
 ) -> None:
-    proof(f"gradients on {count} processes, {mesh}", "one process", gradients=_worst(mesh, count, WITH_EXPERTS, tmp_path))
+    proof(
+        f"gradients on {count} processes, {mesh}", "one process", gradients=_worst(mesh, count, WITH_EXPERTS, tmp_path)
+    )

@@ -69,7 +69,9 @@ def test_tokens_go_to_those_that_read(
     members = [Team(mesh, rank, ("",) * size) for rank in range(size)]
     rows, length = each * mesh.readers, 2 * context
     for first in range(tensor):
-        read = [(row, token) for one in members[first::tensor] for row in one.rows(rows) for token in one.columns(length)]
+        read = [
+            (row, token) for one in members[first::tensor] for row in one.rows(rows) for token in one.columns(length)
+        ]
         assert sorted(read) == [(row, token) for row in range(rows) for token in range(length)]
 
 

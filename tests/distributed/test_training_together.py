@@ -287,7 +287,12 @@ def test_a_disk_that_fills_under_one_process_stops_all(
         (Mesh(shard=1, context=2), "switch", {}, "context=2 would divide the tokens among which experts balance"),
         (Mesh(shard=1, context=2), "axial_image", {}, "context=2 divides the rows of language models"),
         (Mesh(shard=1, expert=2), "llama", {}, "expert=2 divides experts, and this model has none"),
-        (Mesh(shard=1, expert=3), "mixtral", {"accumulation": 3, "batch_size": 3}, "expert=3 does not divide experts=8"),
+        (
+            Mesh(shard=1, expert=3),
+            "mixtral",
+            {"accumulation": 3, "batch_size": 3},
+            "expert=3 does not divide experts=8",
+        ),
         (Mesh(shard=1, expert=2), "mixtral", {}, "take --accumulation 2 or a multiple"),
         (Mesh(shard=4), "llama", {"batch_size": 8, "ramp": ((0.25, 0.5),)}, "steps of 2 sequences"),
     ],

@@ -6,6 +6,7 @@ import torch
 from windtunnel.layer import Context
 from windtunnel.mixers import (
     LRU,
+    RGLRU,
     Attention,
     DiffAttention,
     DiffAttentionV2,
@@ -14,7 +15,6 @@ from windtunnel.mixers import (
     Mixer,
     NormalizedAttention,
     Recurrent,
-    RGLRU,
 )
 from windtunnel.positions import Rope
 
@@ -45,7 +45,10 @@ def test_two_calls_are_one(name: str, at: int) -> None:
     x = torch.randn(3, LENGTH, WIDTH, dtype=torch.float64)
     positions = torch.arange(LENGTH)
     whole, _ = layer(x, Context(positions, DOCUMENTS, reach=LENGTH))
-    first, second = Context(positions[:at], DOCUMENTS[:, :at], reach=at), Context(positions[at:], DOCUMENTS, reach=LENGTH)
+    first, second = (
+        Context(positions[:at], DOCUMENTS[:, :at], reach=at),
+        Context(positions[at:], DOCUMENTS, reach=LENGTH),
+    )
     state = layer.initial_state(3, x.device, x.dtype)
     begun, state = layer(x[:, :at], first, state)
     ended, _ = layer(x[:, at:], second, state)

@@ -13,7 +13,6 @@ Gradients go the same way back. They are made contiguous before they travel: glo
 tensor, not the tensor, and says nothing.
 """
 
-
 from typing import Any, NamedTuple
 
 import torch
@@ -41,10 +40,10 @@ _PASS_STATES = (RecurrentLayer, LRULayer, MambaLayer, LinearAttentionLayer)
 
 
 class Line(NamedTuple):
-    """Processes that hold the parts of the same rows one after another; this one holds part `index`."""
+    """Processes that hold the parts of the same rows one after another; this one holds part `place`."""
 
     group: Any
-    index: int
+    place: int
     parts: int
 
 
@@ -120,12 +119,12 @@ class _Elsewhere(NamedTuple):
 class _States(_Route):
     def arguments(self, mixer: MixerLayer, x: Tensor, context: Context) -> tuple[Any, ...]:
         first = mixer.initial_state(x.shape[0], x.device, next(mixer.parameters()).dtype)
-        if self.line.index == 0:
+        if self.line.place == 0:
             return x, context, first
         return x, context, type(first)(*_Receive.apply(x, self.line, *first))  # type: ignore[no-untyped-call]
 
     def result(self, y: Tensor, state: Any) -> Tensor:
-        if self.line.index + 1 == self.line.parts:
+        if self.line.place + 1 == self.line.parts:
             return y
         sent: Tensor = _Send.apply(self.line, y, *state)  # type: ignore[no-untyped-call]
         return sent
@@ -141,7 +140,7 @@ class _Inputs(_Route):
         return gathered(self.line, 1, x)[0], whole.at(context.layer), None
 
     def result(self, y: Tensor, state: Any) -> Tensor:
-        return y.chunk(self.line.index + 1, 1)[-1]
+        return y.chunk(self.line.place + 1, 1)[-1]
 
 
 def gathered(line: Line, axis: int, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -159,7 +158,7 @@ class _Gather(torch.autograd.Function):
         own = torch.cat([part.reshape(-1) for part in parts])
         every = own.new_empty(line.parts, len(own))
         dist.all_gather(list(every.unbind()), own, group=line.group)
-        seen = every[: line.index + 1].split([part.numel() for part in parts], 1)
+        seen = torch.split(every[: line.place + 1], [part.numel() for part in parts], 1)
         return tuple(
             torch.cat([row.view(shape) for row in rows], axis) for rows, shape in zip(seen, ctx.shapes, strict=True)
         )
@@ -169,12 +168,12 @@ class _Gather(torch.autograd.Function):
         line: Line = ctx.line
         sizes = [shape.numel() for shape in ctx.shapes]
         every = gradients[0].new_zeros(line.parts, sum(sizes))
-        for gradient, places in zip(gradients, every.split(sizes, 1), strict=True):
-            for row, part in zip(places, gradient.chunk(line.index + 1, ctx.axis), strict=False):
+        for gradient, places in zip(gradients, torch.split(every, sizes, 1), strict=True):
+            for row, part in zip(places, gradient.chunk(line.place + 1, ctx.axis), strict=False):
                 row.copy_(part.reshape(-1))
         found = torch.empty_like(every)  # row by row: what each process has for this one
         dist.all_to_all_single(found, every, group=line.group)
-        parts = found.sum(0).split(sizes)
+        parts = torch.split(found.sum(0), sizes)
         return None, None, *(part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True))
 
 
@@ -184,12 +183,12 @@ class _Receive(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, line: Line, *like: Tensor) -> tuple[Tensor, ...]:
         ctx.line = line
-        return tuple(_received(each, line, line.index - 1) for each in like)
+        return tuple(_received(each, line, line.place - 1) for each in like)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
         for gradient in gradients:
-            _send(gradient, ctx.line, ctx.line.index - 1)
+            _send(gradient, ctx.line, ctx.line.place - 1)
         return (None, None, *(None for _ in gradients))
 
 
@@ -201,13 +200,13 @@ class _Send(torch.autograd.Function):
         ctx.line = line
         ctx.save_for_backward(*state)  # also so that recomputation, which ends with the last saved tensor, sends again
         for each in state:
-            _send(each, line, line.index + 1)
+            _send(each, line, line.place + 1)
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         line: Line = ctx.line
-        return None, gradient, *(_received(each, line, line.index + 1) for each in ctx.saved_tensors)
+        return None, gradient, *(_received(each, line, line.place + 1) for each in ctx.saved_tensors)
 
 
 def _send(values: Tensor, line: Line, to: int) -> None:

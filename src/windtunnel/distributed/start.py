@@ -67,7 +67,9 @@ def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0)
         names = tuple(store.get(f"name/{each}").decode() for each in range(size))
         devices = init_device_mesh(kind, resolved.sizes, mesh_dim_names=AXES)
         weights = init_device_mesh(
-            kind, (resolved.replicate, resolved.holders, resolved.tensor), mesh_dim_names=("replicate", "shard", "tensor")
+            kind,
+            (resolved.replicate, resolved.holders, resolved.tensor),
+            mesh_dim_names=("replicate", "shard", "tensor"),
         )
         joined = Team(resolved, rank, names, devices, weights, store, patience)
         with joined.watched():

@@ -17,7 +17,8 @@ class Mesh:
 
     replicate: copies of the whole that exchange gradients. shard: other data, parameters gathered where they are used
     (fully sharded data parallelism). expert: other data, experts divided, everything else as by shard. context: one
-    sequence divided, parameters as by shard. tensor: each matrix divided. pipeline: layers divided. The devices of an axis further right in `INNER_FIRST` lie further apart.
+    sequence divided, parameters as by shard. tensor: each matrix divided. pipeline: layers divided. The devices of an
+    axis further right in `INNER_FIRST` lie further apart.
     """
 
     replicate: int = 1

@@ -148,9 +148,7 @@ class Trainer:
                 tokens = self._to_device(batch.tokens[first : first + rows])
                 seed = self._randomness(step, (mine.start + first) // rows)
                 begin = self.team.index("context") * tokens.shape[1]
-                loss = self.model.loss(
-                    tokens, self._to_device(targets), documents, seed, self.settings.z_loss, begin
-                )
+                loss = self.model.loss(tokens, self._to_device(targets), documents, seed, self.settings.z_loss, begin)
             (loss.total * share).backward() if share != 1.0 else loss.total.backward()
             part = loss.cross_entropy.detach() * share
             total = part if total is None else total + part
