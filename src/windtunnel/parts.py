@@ -1,4 +1,5 @@
 """Importing this defines every kind of part that a spec can hold; whoever reads specs from files imports it."""
 
 import windtunnel.axial
-import windtunnel.model  # noqa: F401
+import windtunnel.model
+import windtunnel.mup  # noqa: F401

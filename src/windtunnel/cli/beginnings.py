@@ -15,6 +15,7 @@ from windtunnel.runs import Stored, find
 from windtunnel.training.continuing import origin_of_rate, settings_from, trained_settings
 from windtunnel.training.origin import Origin
 from windtunnel.training.settings import BATCH_SIZE, TrainingSettings
+from windtunnel.training.transfer import check_mup, under_mup
 from windtunnel.values import parse_settings
 
 
@@ -42,27 +43,32 @@ class Beginning(ABC):
 
 @dataclass(frozen=True)
 class FromRecipe(Beginning):
-    """A recipe at the sizes that the user gave, trained under `rules`."""
+    """A recipe at the sizes that the user gave, trained under `rules`; mup: the width from which muP carries it."""
 
     recipe: str
     sizes: dict[str, Any]
     rules: str
     choice: TokenizerChoice
+    mup: int | None = None
 
     def tokenizer(self) -> TokenizerChoice:
         return self.choice
 
     def spec(self, vocab: int, context: int | None = None) -> Model:
         length = {} if context is None else {"context": context}
-        return recipe_spec(self.recipe, {**length, **self.sizes, "vocab": vocab})
+        sizes = {**length, **self.sizes, "vocab": vocab}
+        spec = recipe_spec(self.recipe, sizes)
+        return spec if self.mup is None else under_mup(self.recipe, sizes, self.mup)
 
     def settings(self, typed: dict[str, Any], spec: Model) -> tuple[TrainingSettings, list[str]]:
-        return training_settings(self.recipe, self.rules, typed, spec)
+        settings, remarks = training_settings(self.recipe, self.rules, typed, spec)
+        check_mup(spec, settings)
+        return settings, remarks
 
     def rate(self, spec: Model) -> str:
         published = recipes.paper(self.recipe) if self.rules == "paper" else None
         named = published is not None and "learning_rate" in published.settings
-        return f"{self.recipe}'s paper's" if named else f"{self.recipe}'s own at width {spec.width}"
+        return f"{self.recipe}'s paper's" if named else f"{self.recipe}'s own at width {self.mup or spec.width}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def beginning(
     context: int | None,
     rules: str,
     packages: tuple[str, ...],
+    mup: int | None,
 ) -> Beginning:
     """What the user named: a recipe, or the folder of a run."""
     sizes = parse_settings(settings)
@@ -115,11 +122,11 @@ def beginning(
     context = one_of("context", context, sizes.pop("context", None))
     choice = tokenizer_choice(vocab, tokenizer)
     if name not in recipes.names() and Path(name).is_dir():
-        if sizes or rules != "own":
-            given = f"--set {next(iter(sizes))}" if sizes else f"--settings {rules}"
+        if sizes or rules != "own" or mup is not None:
+            given = f"--set {next(iter(sizes))}" if sizes else f"--settings {rules}" if mup is None else f"--mup {mup}"
             raise InputError(f"{given} belongs to a recipe, and {name} is a run; leave it out")
         source = find(name, packages=packages)
         return FromRun(source, context, choice, Origin.of(source))
     if context is not None:
         sizes["context"] = context
-    return FromRecipe(name, sizes, rules, choice)
+    return FromRecipe(name, sizes, rules, choice, mup)

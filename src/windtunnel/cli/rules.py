@@ -19,10 +19,12 @@ def training_settings(
 
     typed: fields of `TrainingSettings`, None where nothing was; `ramp` and `skips` as text.
     """
+    from windtunnel.mup import MuP
     from windtunnel.training.settings import BATCH_SIZE, TrainingSettings
 
     given = {name: value for name, value in typed.items() if value is not None}
-    declared, why = _declared(recipe, rules, spec.width, given)
+    width = spec.initial.base if isinstance(spec.initial, MuP) else spec.width  # whose learning rate it takes
+    declared, why = _declared(recipe, rules, width, given)
     settings = TrainingSettings(**read_stages({"batch_size": BATCH_SIZE, "context": spec.context, **declared, **given}))
     left = {name: getattr(settings, name) for name in declared if name not in given and name != "learning_rate"}
     remarks = [

@@ -59,6 +59,7 @@ class Request:
     mesh: str | None
     patience: float
     packages: tuple[str, ...] = ()
+    mup: int | None = None
     saving: dict[str, Any] = field(default_factory=dict)
     profile: int | None = None
 
@@ -199,6 +200,7 @@ def _beginning(request: Request) -> Beginning:
         request.context,
         request.rules,
         request.packages,
+        request.mup,
     )
 
 
@@ -208,7 +210,7 @@ def _announcement(request: Request, plan: Plan, members: Team) -> dict[str, str]
     rate = "given" if request.training["learning_rate"] is not None else plan.begin.rate(spec)
     lines = {
         "model": f"{request.begin}: {spec.depth} layers, width {spec.width}, {short(n_body(spec))} body "
-        f"parameters, vocab {spec.vocab}",
+        f"parameters, vocab {spec.vocab}{'' if request.mup is None else f', under muP from width {request.mup}'}",
         "data": _data(record),
         "budget": f"{grouped(settings.tokens_before(settings.steps))} tokens"
         f"{'' if plan.epochs is None else f', {plan.epochs:.2f} epochs'}: "

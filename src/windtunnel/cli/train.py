@@ -106,6 +106,15 @@ def run(
         float | None, typer.Option(help="Of matrices and tables; else the recipe's, or 0.1.")
     ] = None,
     z_loss: Annotated[float | None, typer.Option(help="Weight of (log Z)² beside the loss; PaLM's is 1e-4.")] = None,
+    mup: Annotated[
+        int | None,
+        typer.Option(
+            "--mup",
+            metavar="WIDTH",
+            parser=count,
+            help="Under muP from this width, whose learning rate then serves: adamw, adam or sgd.",
+        ),
+    ] = None,
     rules: Annotated[
         str,
         typer.Option(
@@ -212,6 +221,7 @@ def run(
         settings=tuple(settings),
         training=training,
         rules=rules,
+        mup=mup,
         max_epochs=max_epochs,
         execution=Execution(
             device=device,

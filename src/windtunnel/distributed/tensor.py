@@ -48,7 +48,8 @@ def _cut_block(block: Block, width: int, parts: int) -> Block:
     if odd:
         raise InputError(f"--mesh: tensor={parts} does not divide {' and '.join(odd)}")
     kept = max(1, whole.kv_heads // parts)
-    fewer = mixer.replace(heads=mixer.heads // parts, kv_heads=kept, head_width=whole.head_width, scale=whole.scale)
+    sizes = {"heads": mixer.heads // parts, "kv_heads": kept, "head_width": whole.head_width}
+    fewer = mixer.replace(**sizes, scale=whole.scale, base_head_width=None)
     return block.replace(mixer=fewer, mlp=None if mlp is None else _cut_mlp(mlp, parts))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from windtunnel.init import Normal
 from windtunnel.interop.family import head_width_of
 from windtunnel.mixers import RGLRU, Attention, DiffAttention, Mamba
+from windtunnel.mixers.attention import score_scale
 from windtunnel.mlps import TopK
 from windtunnel.model import LanguageModel
 from windtunnel.positions import Learned, Rope
@@ -50,6 +51,7 @@ def _written_out(mixer: Attention | DiffAttention, width: int) -> Spec:
         changes["rope"] = mixer.rope.replace(width=mixer.rope.width or head, layout="half")
     if isinstance(mixer, Attention):
         changes["head_width"] = head_width_of(mixer, width)
-        changes["scale"] = mixer.scale if mixer.scale is not None else 1 / math.sqrt(head)
+        changes["scale"] = score_scale(head, mixer.scale, mixer.base_head_width)
+        changes["base_head_width"] = None
         changes["output_bias"] = mixer.bias if mixer.output_bias is None else mixer.output_bias
     return mixer.replace(**changes)

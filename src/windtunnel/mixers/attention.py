@@ -21,6 +21,8 @@ class Attention(Mixer):
     """softmax(scale q kᵀ + causal) v (Vaswani et al. 2017); kv_heads = 1 is multi-query (Shazeer 2019).
 
     head_width: None is width / heads. kv_heads: None is heads. scale: None is 1/sqrt(head_width).
+    base_head_width: heads of another width than this have the scale of this one times base_head_width / head_width
+    (muP, see `windtunnel.mup`).
     window: keys that a query sees, its own included; None is all before it. bias: on q, k, v and the output.
     output_bias: on the output alone; None follows bias. alibi: linear biases on the scores, beside or instead of rope.
     """
@@ -34,6 +36,7 @@ class Attention(Mixer):
     bias: bool = False
     output_bias: bool | None = None
     alibi: Alibi | None = None
+    base_head_width: int | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
@@ -55,6 +58,15 @@ def resolve_head_width(spec: Mixer, width: int, heads: int, head_width: int | No
     return head_width
 
 
+def score_scale(head_width: int, scale: float | None = None, base: int | None = None) -> float:
+    """The factor of scores: `scale` or 1/sqrt(width) in heads as wide as `base`, and with 1/width from there on.
+
+    base None: the heads are as wide as themselves.
+    """
+    base = base or head_width
+    return (scale if scale is not None else 1 / math.sqrt(base)) * base / head_width
+
+
 class AttentionLayer(AttendingLayer):
     mechanism = "attention projections"
 
@@ -63,9 +75,10 @@ class AttentionLayer(AttendingLayer):
         self.spec, self.window = spec, spec.window
         self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
         self.head_width = resolve_head_width(spec, width, spec.heads, spec.head_width, spec.rope)
-        self.scale = spec.scale if spec.scale is not None else 1 / math.sqrt(self.head_width)
+        self.scale = score_scale(self.head_width, spec.scale, spec.base_head_width)
         # Scores under another scale than 1/sqrt(head_width) are of the usual size if the queries make up for it.
-        fan_in = max(1, round(width * self.head_width * spec.scale**2)) if spec.scale is not None else width
+        kept = spec.base_head_width or self.head_width
+        fan_in = max(1, round(width * kept * spec.scale**2)) if spec.scale is not None else width
         self.q = Linear(width, self.heads * self.head_width, "reads", spec.bias, fan_in)
         self.k = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)
         self.v = Linear(width, self.kv_heads * self.head_width, "reads", spec.bias)

@@ -10,7 +10,7 @@ from windtunnel.init import Linear
 from windtunnel.kernels.blocked import LONGEST
 from windtunnel.kernels.differential import differential_attention, differential_maps, differential_scores
 from windtunnel.layer import Context, Cost, Role, mean_attended
-from windtunnel.mixers.attention import core_cost, mean_by_blocks, resolve_head_width
+from windtunnel.mixers.attention import core_cost, mean_by_blocks, resolve_head_width, score_scale
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, Visible, merge_heads, split_heads
 from windtunnel.norms import RMSNorm
 from windtunnel.positions import Rope
@@ -24,7 +24,7 @@ class DiffAttention(Mixer):
     twice as wide; None is width / (2 heads). gain: a learned gain of the head norm, shared by the layer's heads.
     constant: λ_init whatever the depth (the ablation of section 3.8 has 0.8 and 0.5); None is the formula.
     With kv_heads < heads the pair is split first and then grouped, as in the authors' flash version; their plain
-    version pairs differently and is not followed.
+    version pairs differently and is not followed. base_head_width: as `Attention` has it.
     """
 
     heads: int
@@ -35,6 +35,7 @@ class DiffAttention(Mixer):
     gain: bool = True
     eps: float = 1e-5
     constant: float | None = None
+    base_head_width: int | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
@@ -64,6 +65,7 @@ class DiffAttentionLayer(AttendingLayer):
         self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
         self.head_width = resolve_head_width(spec, width, 2 * spec.heads, spec.head_width, spec.rope)
         self.value_width = 2 * self.head_width
+        self.scale = score_scale(self.head_width, base=spec.base_head_width)
         self.lambda_init = spec.lambda_init
         self.q = Linear(width, 2 * self.heads * self.head_width, "reads")
         self.k = Linear(width, 2 * self.kv_heads * self.head_width, "reads")
@@ -80,9 +82,9 @@ class DiffAttentionLayer(AttendingLayer):
         (q, k), v = self.queries_and_keys(x, context), split_heads(self.v(x), self.kv_heads)
         past = state.extend(k, v, context) if state is not None else None
         seen = past.visible(context).to(q.dtype) if past is not None else Visible(k, v, mask=None, causal=True)
-        scale, lam = 1 / math.sqrt(self.head_width), self.current_lambda()
+        lam = self.current_lambda()
         documents = context.documents if past is None else None  # else they are in the mask
-        mixed = differential_attention(q, seen.keys, seen.values, lam, scale, seen.mask, seen.causal, documents)
+        mixed = differential_attention(q, seen.keys, seen.values, lam, self.scale, seen.mask, seen.causal, documents)
         normed = self.norm(mixed) * (1 - self.lambda_init)
         return self.o(merge_heads(normed)), past
 
@@ -94,12 +96,12 @@ class DiffAttentionLayer(AttendingLayer):
         return q, k
 
     def attention_scores(self, x: Tensor, context: Context) -> Tensor:
-        return differential_scores(*self.queries_and_keys(x, context), 1 / math.sqrt(self.head_width))
+        return differential_scores(*self.queries_and_keys(x, context), self.scale)
 
     def attention_maps(self, x: Tensor, context: Context) -> Tensor:
         q, k = self.queries_and_keys(x, context)
         mask = context.mask(x.shape[1])
-        return differential_maps(q, k, self.current_lambda(), 1 / math.sqrt(self.head_width), mask, causal=True)
+        return differential_maps(q, k, self.current_lambda(), self.scale, mask, causal=True)
 
     def current_lambda(self) -> Tensor:
         """λ in float32, one scalar for the layer; nothing keeps it between 0 and 1."""

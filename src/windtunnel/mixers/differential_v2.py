@@ -1,6 +1,5 @@
 """Differential attention, second version (Microsoft's "DIFF V2" blog post, 20 January 2026)."""
 
-import math
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from windtunnel.init import Linear
 from windtunnel.kernels.attention import attention, attention_maps, attention_scores
 from windtunnel.layer import Context, Cost
-from windtunnel.mixers.attention import core_cost, resolve_head_width
+from windtunnel.mixers.attention import core_cost, resolve_head_width, score_scale
 from windtunnel.mixers.base import AttendingLayer, KeyValues, Mixer, merge_heads, split_heads
 from windtunnel.positions import Rope
 
@@ -20,13 +19,14 @@ class DiffAttentionV2(Mixer):
     Twice the query heads of the baseline over its own keys and values; neither wider values nor head norm nor λ_init.
     The two queries of a pair are neighbours, so that they share a key/value head (halves of the heads would not, and
     are the post's own negative result). heads: pairs, as many as the baseline has heads. head_width: None is
-    width / heads. kv_heads: None is heads.
+    width / heads. kv_heads: None is heads. base_head_width: as `Attention` has it.
     """
 
     heads: int
     head_width: int | None = None
     kv_heads: int | None = None
     rope: Rope | None = None
+    base_head_width: int | None = None
 
     def validate(self) -> None:
         self.require(self.heads > 0, f"heads must be positive, got {self.heads}")
@@ -45,7 +45,7 @@ class DiffAttentionV2Layer(AttendingLayer):
         self.spec = spec
         self.heads, self.kv_heads = spec.heads, spec.kv_heads or spec.heads
         self.head_width = resolve_head_width(spec, width, spec.heads, spec.head_width, spec.rope)
-        self.scale = 1 / math.sqrt(self.head_width)
+        self.scale = score_scale(self.head_width, base=spec.base_head_width)
         self.q = Linear(width, 2 * self.heads * self.head_width, "reads")
         self.k = Linear(width, self.kv_heads * self.head_width, "reads")
         self.v = Linear(width, self.kv_heads * self.head_width, "reads")

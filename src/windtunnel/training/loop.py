@@ -59,7 +59,7 @@ class Trainer:
         rate = learning_rate(self.settings, step, horizon)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
         self._seed(step)
         loss, layers = self._backward(step)
         norm = self._clip()

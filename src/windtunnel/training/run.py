@@ -30,6 +30,7 @@ from windtunnel.training.profile import SKIPPED, StepProfiler
 from windtunnel.training.progress import Report
 from windtunnel.training.session import Options, Session
 from windtunnel.training.settings import TrainingSettings
+from windtunnel.training.transfer import check_mup
 from windtunnel.training.workload import Workload, workload_of
 
 FORMAT = 1
@@ -174,6 +175,7 @@ def train(
 
 def _check(spec: Model, settings: TrainingSettings, workload: Workload, save_seconds: float, keep: int) -> None:
     workload.check(spec, settings)
+    check_mup(spec, settings)
     if keep < 1:
         raise InputError(f"keep is {keep}; at least 1 checkpoint must be kept")
     if not save_seconds >= 0:

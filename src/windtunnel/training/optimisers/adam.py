@@ -14,5 +14,5 @@ from windtunnel.training.settings import TrainingSettings
 def build(model: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """`torch.optim.Adam`: the decay joins the gradient after clipping, and so is divided by sqrt(v)."""
     first, second = settings.betas
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(model, settings.weight_decay, settings.eps)
     return [torch.optim.Adam(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps, fused=True)]

@@ -16,5 +16,5 @@ from windtunnel.training.settings import TrainingSettings
 def build(model: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """`torch.optim.AdamW` in its fused form: one pass over the parameters (4x faster than foreach on a CPU too)."""
     first, second = settings.betas
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(model, settings.weight_decay, settings.eps)
     return [torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(first, second), eps=settings.eps, fused=True)]

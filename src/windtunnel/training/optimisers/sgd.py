@@ -12,5 +12,5 @@ from windtunnel.training.settings import TrainingSettings
 
 def build(model: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """`torch.optim.SGD`; the first of the betas is its momentum."""
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(model, settings.weight_decay, family="sgd")
     return [torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.betas[0], fused=True)]
