@@ -7,7 +7,7 @@ import pytest
 
 from windtunnel.bench.length import ARMS, METHODS, Experiment, run, spec_of
 from windtunnel.claims import Filed
-from windtunnel.claims.benches import past_length
+from windtunnel.claims.lengths import past_length, trained_further
 from windtunnel.errors import InputError
 from windtunnel.recipes import names
 
@@ -37,7 +37,12 @@ def test_a_whole_experiment(tmp_path: Path, monkeypatch):
     assert extended == ["RoPE 16", *(f"{method}, trained further" for method in METHODS)]
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert len(tables) == 2
-    found = list(past_length("Griffin", 4.0)(Filed("length.json", json.loads(json.dumps(result)))))
-    assert [(one.setting, one.doubts) for one in found] == [("3 x 16, 4.1k bytes, trained at 16 tokens", ("one seed",))]
+    filed = Filed("length.json", json.loads(json.dumps(result)))
+    (found,) = past_length("Griffin", 4.0)(filed)
+    assert (found.setting, found.doubts) == ("3 x 16, 4.1k bytes, trained at 16 tokens, 1 seed", ("one seed",))
+    (griffin,) = (arm for arm in arms if arm["label"] == "Griffin 16")
+    at_four = next(point for point in griffin["methods"][0]["points"] if point["multiple"] == 4.0)
+    assert found.value == pytest.approx(at_four["excess"]["value"])
+    assert len(list(trained_further("yarn", 4.0)(filed))) == 1
     again, _ = run(tiny, tmp_path / "out", lambda words: None)
     assert again["length"] == result["length"]

@@ -1,4 +1,4 @@
-"""Evidence in the JSON of benchmarks: times over a baseline's, replays of spikes, reading past the trained length."""
+"""Evidence in the JSON of benchmarks: times over a baseline's, replays of spikes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -79,24 +79,6 @@ def token_latency(label: str, baseline: str, least: int) -> Reader:
     return read
 
 
-def past_length(label: str, multiple: float) -> Reader:
-    """Nats that text further away costs at a multiple of the trained length; below 0 it helps (`bench length`)."""
-
-    def read(filed: Filed) -> Iterator[Evidence]:
-        if filed.benchmark != "length":
-            return
-        task = next(one for one in filed.content["length"]["tasks"] if one["name"] == "length")
-        for arm in task["arms"]:
-            if arm["label"].split()[0] != label:
-                continue
-            points = next(one["points"] for one in arm["methods"] if one["method"] == "as it is")
-            for point in points:
-                if point["multiple"] == multiple:
-                    yield _estimate(point["excess"], f"{_length_setting(filed)}, trained at {arm['base']} tokens")
-
-    return read
-
-
 def replays(filed: Filed) -> Iterator[Evidence]:
     """Share of other states that spike on the data of a spike, Wilson's interval (`bench spikes`)."""
     if "replays" not in filed.content or "onsets" not in filed.content:
@@ -133,20 +115,6 @@ def _ratio(ratio: Mapping[str, Any], setting: str, invert: bool = False) -> Evid
     return _evidence(found, setting)
 
 
-def _estimate(estimate: Mapping[str, Any], setting: str) -> Evidence:
-    low, high = estimate["low"], estimate["high"]
-    if low is None or high is None:
-        return Evidence(
-            value=estimate["value"],
-            low=-math.inf,
-            high=math.inf,
-            shown=fixed(estimate["value"]),
-            setting=setting,
-            doubts=("one seed",),
-        )
-    return _evidence(Interval(estimate["value"], low, high), f"{setting}, {estimate['n']} {estimate['over']}")
-
-
 def _evidence(found: Interval, setting: str, shown: str | None = None) -> Evidence:
     return Evidence(value=found.value, low=found.low, high=found.high, shown=shown or _spelled(found), setting=setting)
 
@@ -165,11 +133,6 @@ def _race_setting(filed: Filed) -> str:
     settings = filed.content["settings"]
     sizes = ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in settings["shape"].items())
     return f"{sizes}, forward and backward, CPU, {_threads(settings['threads'])}"
-
-
-def _length_setting(filed: Filed) -> str:
-    settings = filed.content["settings"]
-    return f"{settings['layers']} x {settings['width']}, {counted(settings['tokens'])} bytes"
 
 
 def _machine(filed: Filed) -> str:

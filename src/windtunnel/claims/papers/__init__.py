@@ -4,12 +4,14 @@ A claim holds the paper's figures and their source; what is ours is read from fi
 """
 
 from windtunnel.claims.claim import Claim
-from windtunnel.claims.papers import attention, differential, griffin, ngpt, palm
+from windtunnel.claims.papers import attention, differential, griffin, ngpt, palm, positions, recall
 
 CLAIMS: tuple[Claim, ...] = (
     *differential.CLAIMS,
     *ngpt.CLAIMS,
     *palm.CLAIMS,
     *griffin.CLAIMS,
+    *positions.CLAIMS,
+    *recall.CLAIMS,
     *attention.CLAIMS,
 )
