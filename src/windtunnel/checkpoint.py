@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +31,7 @@ from windtunnel.errors import InputError, WorkError
 
 FORMAT = 1
 INDEX = "checkpoint.json"
+Described: TypeAlias = dict[str, dict[str, Any]]  # "bytes" and "sha256" of files by their names
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"
 
 
@@ -59,17 +60,19 @@ def save(
         _save_parts(folder, tensors, record, team, places or {})
         return
 
-    def fill(partial: Path) -> None:
+    def fill(partial: Path) -> Described:
         for group, values in tensors.items():
             save_file({name: value.contiguous() for name, value in values.items()}, partial / f"{group}.safetensors")
+        return {}
 
     write(folder, fill, record)
 
 
-def write(folder: Path, fill: Callable[[Path], None], record: dict[str, Any]) -> None:
+def write(folder: Path, fill: Callable[[Path], Described], record: dict[str, Any]) -> None:
     """`save` for tensors that are too many to be in memory: `fill` puts GROUP.safetensors into the folder it is given.
 
-    What else `fill` raises goes through; `recover` tidies away what it leaves.
+    It returns the size and the SHA-256 of each file that it hashed as it wrote it; the others are read again. What else
+    `fill` raises goes through; `recover` tidies away what it leaves.
     """
     partial = folder.with_name(f"{_PARTIAL}{folder.name}")
 
@@ -79,8 +82,9 @@ def write(folder: Path, fill: Callable[[Path], None], record: dict[str, Any]) ->
     with _reported(f"cannot write the checkpoint {folder}", cleanup=clean):
         clean()
         partial.mkdir(parents=True)
-        fill(partial)
-        _complete(partial, {path.name: _describe(path) for path in sorted(partial.iterdir())}, record)
+        known = fill(partial)
+        files = {path.name: known.get(path.name) or _describe(path) for path in sorted(partial.iterdir())}
+        _complete(partial, files, record)
         _appear(partial, folder)
 
 

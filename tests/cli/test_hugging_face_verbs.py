@@ -20,6 +20,8 @@ def test_there_and_back(command: Command, tmp_path: Path) -> None:
     found = answer.json
     assert (answer.code, found["architecture"], found["dtype"]) == (0, "GPTNeoForCausalLM", "bfloat16")
     assert found["files"] == ["model.safetensors"]
+    answer = command("import", "neo", "--out", "narrow", "--dtype", "float16", "--json")
+    assert (answer.code, answer.json["imported"]["dtype"]) == (0, "float16")
     answer = command("import", "hf", "--out", "again")
     assert answer.code == 0
     assert "gpt_neo (GPTNeoForCausalLM)" in answer.out
@@ -30,6 +32,7 @@ def test_there_and_back(command: Command, tmp_path: Path) -> None:
     [
         (["import", "./nowhere", "--out", "run"], "./nowhere: no such folder"),
         (["export", "nowhere", "--out", "hf"], "nowhere: not a run folder: nothing there"),
+        (["import", "./nowhere", "--out", "run", "--dtype", "int8"], "--dtype: expected float32, bfloat16, float16"),
         (["export", "nowhere", "--out", "hf", "--dtype", "int8"], "--dtype: expected float32, bfloat16, float16"),
     ],
 )

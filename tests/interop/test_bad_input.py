@@ -64,6 +64,16 @@ def truncated(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def truncated_shard(folder: Path) -> None:
+    sharded(folder)
+    path = folder / "part-1.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def overlong_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(b"\xff" * 8 + b"{}")
+
+
 def padded_tokenizer(folder: Path) -> None:
     vocabulary = {f"t{index}": index for index in range(21)}
     tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "t0")).save(str(folder / "tokenizer.json"))
@@ -123,6 +133,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         rf"model\.safetensors: {Q} is no floating-point tensor; quantised weights",
     ),
     "truncated": (truncated, r"model\.safetensors: truncated or damaged"),
+    "truncated shard": (truncated_shard, r"part-1\.safetensors: truncated or damaged"),
+    "no header": (overlong_header, r"model\.safetensors: truncated or damaged"),
     "missing shard": (
         lambda folder: sharded(folder, "file"),
         r"part-1\.safetensors: missing; model\.safetensors\.index\.json says that it holds .* and \d+ more",

@@ -1,5 +1,6 @@
 """The other families' checkpoints, in and out, for odd configurations."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from transformers import (
 from tests.interop.pairs import carried
 from tests.proof import Proof
 from windtunnel.errors import InputError
-from windtunnel.interop.importing import read_config
+from windtunnel.interop.importing import import_folder, read_config
 
 EXAMPLES = settings(max_examples=3)
 LATER = (5, *[1] * 15)  # a prompt and single tokens: theirs starts convolutions anew in longer calls
@@ -140,6 +141,16 @@ def test_recurrent_gemma(proof: Proof) -> None:
 def test_odd_recurrent_gemma(kinds: list[str], bias: bool, taps: int, cap: float) -> None:
     model = recurrent_gemma(block_types=kinds, attention_bias=bias, conv1d_width=taps, logits_soft_cap=cap)
     carried(model, LATER, called=Placed, tolerance=1e-7)
+
+
+def test_gains_less_one_stay_wide(tmp_path: Path) -> None:
+    recurrent_gemma().bfloat16().save_pretrained(tmp_path / "theirs")
+    assert import_folder(tmp_path / "theirs", tmp_path / "run")["imported"]["dtype"] == "float32"
+    with pytest.raises(
+        InputError, match="--dtype: recurrent_gemma has gains stored less one, which only float32 keeps"
+    ):
+        import_folder(tmp_path / "theirs", tmp_path / "narrow", dtype=torch.bfloat16)
+    assert not (tmp_path / "narrow").exists()
 
 
 def test_mamba(proof: Proof) -> None:

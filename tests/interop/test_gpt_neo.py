@@ -116,6 +116,28 @@ def test_weights_stay_in_their_dtype(dtype: torch.dtype, tmp_path: Path) -> None
     assert all(torch.equal(tensor, there[name].float()) for name, tensor in wide.items())
 
 
+def test_weights_are_converted_where_that_is_asked(saved: Path, tmp_path: Path) -> None:
+    record = import_folder(saved, tmp_path / "run", dtype=torch.bfloat16)
+    assert record["imported"]["dtype"] == "bfloat16"
+    theirs = load_file(saved / "model.safetensors")
+    export_run(tmp_path / "run", tmp_path / "out")
+    assert all(
+        torch.equal(tensor, theirs[name].bfloat16())
+        for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items()
+    )
+    import_folder(saved, tmp_path / "wide")
+    export_run(tmp_path / "wide", tmp_path / "half", dtype=torch.float16)
+    theirs["transformer.wte.weight"][3, 4] = 1e5
+    save_file(theirs, saved / "model.safetensors")
+    words = r"{} holds numbers beyond 65504, the largest of float16; choose another dtype"
+    with pytest.raises(InputError, match=words.format(r"embedding\.weight")):
+        import_folder(saved, tmp_path / "again", dtype=torch.float16)
+    import_folder(saved, tmp_path / "again")
+    with pytest.raises(InputError, match=words.format(r"transformer\.wte\.weight")):
+        export_run(tmp_path / "again", tmp_path / "narrow", dtype=torch.float16)
+    assert not (tmp_path / "narrow").exists()
+
+
 def test_a_torch_file_is_read_by_a_load_of_weights_alone(saved: Path, tmp_path: Path) -> None:
     import_folder(saved, tmp_path / "safe")
     tensors = load_file(saved / "model.safetensors")

@@ -46,6 +46,7 @@ KERNELS: dict[str, str] = {
     "window": "Sliding windows against full attention, forward and backward.",
     "serve": "Streams over HTTP against the engine alone: what the server adds to a token.",
     "fsdp": "One model on two processes over gloo against one process with as many threads: training steps.",
+    "importing": "Importing a Hugging Face checkpoint against copying its file, fsync included (needs 4 GB of disk).",
     "patterns": "Sparse patterns against full attention, forward and backward.",
 }
 

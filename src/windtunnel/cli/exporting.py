@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from windtunnel.cli.options import Json, Packages
-from windtunnel.errors import InputError
+from windtunnel.cli.options import Json, Packages, weight_dtype
 
 if TYPE_CHECKING:
     from windtunnel.interop.exporting import Export
@@ -19,7 +18,6 @@ windtunnel export runs/griffin --out ./hf --family recurrent_gemma --dtype bfloa
 
 A folder of the family 'windtunnel' loads after `import windtunnel.interop.auto`.
 """
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +40,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Write a run as a Hugging Face folder: configuration, weights, tokenizer and model card."""
-    if dtype is not None and dtype not in _DTYPES:
-        raise InputError(f"--dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")
-    import torch
-
+    stored = weight_dtype(dtype)
     from windtunnel.cli.progress import bytes_progress
     from windtunnel.cli.screen import Screen, facts
     from windtunnel.interop.exporting import export_run
@@ -55,7 +50,7 @@ def run(
             folder,
             out,
             family=family,
-            dtype=getattr(torch, dtype) if dtype is not None else None,
+            dtype=stored,
             checkpoint=checkpoint,
             packages=tuple(packages),
             report=progress,

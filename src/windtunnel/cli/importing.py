@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from windtunnel.cli.options import Json
+from windtunnel.cli.options import Json, weight_dtype
 
 _EXAMPLE = """Examples:
 
 windtunnel import ./gpt-neo-125m --out runs/neo
 
 windtunnel import EleutherAI/gpt-neo-125m --out runs/neo
+
+windtunnel import ./gpt-neo-2.7B --out runs/neo --dtype bfloat16
 
 windtunnel import ./llama --out runs/llama --ignore unsloth_version
 """
@@ -32,6 +34,9 @@ def run(
         typer.Option(metavar="NAME", help="An attribute of config.json that does not matter; repeats."),
     ] = [],  # noqa: B006
     revision: Annotated[str | None, typer.Option(help="Of a name on the hub: a branch, tag or commit.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16 for the run's weights; else the checkpoint's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a run of a Hugging Face checkpoint, to evaluate, extend, train on, generate from and serve."""
@@ -40,9 +45,10 @@ def run(
     from windtunnel.interop.hub import local_folder
     from windtunnel.interop.importing import import_folder
 
+    stored = weight_dtype(dtype)
     screen = Screen(as_json)
     with bytes_progress("import") as progress:
-        record = import_folder(local_folder(source, revision), out, ignore, source, progress)
+        record = import_folder(local_folder(source, revision), out, ignore, source, progress, stored)
     if record["imported"]["pickled"]:
         screen.say(
             "The weights are in torch's own files; they were read by a load of weights alone, which runs no code."

@@ -91,6 +91,20 @@ CacheType = Annotated[
     ),
 ]
 DType = Annotated[str, typer.Option("--dtype", help="auto, float32, tf32 or bfloat16.")]
+_WEIGHT_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def weight_dtype(name: str | None) -> Any:
+    """The dtype of weights in a file that --dtype names, as torch has it."""
+    if name is None:
+        return None
+    if name not in _WEIGHT_DTYPES:
+        raise InputError(f"--dtype: expected {', '.join(_WEIGHT_DTYPES)}, got {name!r}")
+    import torch
+
+    return getattr(torch, name)
+
+
 Vocabulary = Annotated[
     str | None,
     typer.Option(

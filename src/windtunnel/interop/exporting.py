@@ -19,7 +19,18 @@ from windtunnel.interop.card import model_card
 from windtunnel.interop.families import FAMILIES, family_named, written
 from windtunnel.interop.family import Family
 from windtunnel.interop.importing import Report
-from windtunnel.interop.tensors import INDEX, WHOLE, Form, Source, finite, open_file, size_of, write_tensors
+from windtunnel.interop.tensors import (
+    INDEX,
+    WHOLE,
+    Form,
+    Source,
+    converted,
+    dtype_of,
+    finite,
+    open_file,
+    size_of,
+    write_tensors,
+)
 from windtunnel.interop.tokenizers import write_tokenizer
 from windtunnel.interop.weights import Weight, expected
 from windtunnel.root import Model
@@ -129,7 +140,7 @@ def _their_tensors(steps: list[Weight], source: Source, forms: Mapping[str, Form
             if not finite(part):
                 raise InputError(f"{source.forms[name].file}: {name} holds numbers that are not finite")
         for name, tensor in step.to_theirs(parts).items():
-            yield name, tensor.to(forms[name].dtype)
+            yield name, converted(tensor, dtype_of(forms[name]), name)
 
 
 def _counted(

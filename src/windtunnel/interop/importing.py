@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from windtunnel.errors import InputError
 from windtunnel.interop.config import Config
 from windtunnel.interop.families import family_named
 from windtunnel.interop.family import Family
-from windtunnel.interop.tensors import Form, Source, finite, open_folder, write_tensors
+from windtunnel.interop.tensors import WHOLE, Form, Source, converted, finite, open_folder, write_tensors
 from windtunnel.interop.tokenizers import KEPT, read_tokenizer
 from windtunnel.interop.weights import Weight, expected
 from windtunnel.root import Model
@@ -49,12 +50,18 @@ class Plan:
 
 
 def import_folder(
-    folder: Path, out: Path, ignore: Sequence[str] = (), origin: str | None = None, report: Report | None = None
+    folder: Path,
+    out: Path,
+    ignore: Sequence[str] = (),
+    origin: str | None = None,
+    report: Report | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Write the run folder `out` from a Hugging Face folder; returns what `run.json` holds.
 
-    ignore: attributes of `config.json` that do not matter. origin: what to record as its source. Raises `InputError`
-    naming file and tensor before anything is in `out`; a killed import leaves nothing there either.
+    ignore: attributes of `config.json` that do not matter. origin: what to record as its source. dtype: of the weights;
+    None keeps the checkpoint's. Raises `InputError` naming file and tensor before anything is in `out`; a killed import
+    leaves nothing there either.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: already there; name a new or empty folder for the run")
@@ -62,7 +69,7 @@ def import_folder(
     family, spec, kept = read_config(values, str(folder / "config.json"), ignore)
     tokenizer = read_tokenizer(folder, spec.vocab)
     with open_folder(folder) as source:
-        plan = make_plan(family, spec, source)
+        plan = make_plan(family, spec, source, dtype)
         record = _record(plan, origin or str(folder.resolve()), kept, tokenizer)
         partial = out.resolve().with_name(f"{_PARTIAL}{out.resolve().name}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,7 +101,7 @@ def read_config(values: dict[str, Any], place: str, ignore: Sequence[str] = ()) 
     return family, spec, config.kept()
 
 
-def make_plan(family: Family, spec: Model, source: Source) -> Plan:
+def make_plan(family: Family, spec: Model, source: Source, wanted_dtype: torch.dtype | None = None) -> Plan:
     """Hold what a checkpoint has against what the spec needs; refuses what is missing, odd or left over."""
     with torch.device("meta"):
         ours = model_tensors(spec.build())
@@ -102,12 +109,15 @@ def make_plan(family: Family, spec: Model, source: Source) -> Plan:
     steps = family.steps(spec, names.keys())
     wanted = expected(steps, ours)
     _check(source, names, wanted, spec)
-    given = [_dtype_of(source, names[name]) for name in wanted]
-    dtype = given[0]
-    for each in given:
-        dtype = torch.promote_types(dtype, each)
-    if any(step.wide for step in steps):
-        dtype = torch.promote_types(dtype, torch.float32)
+    dtype = reduce(torch.promote_types, [_dtype_of(source, names[name]) for name in wanted])
+    if wanted_dtype is not None:
+        dtype = wanted_dtype
+    if any(step.wide for step in steps) and torch.promote_types(dtype, torch.float32) != dtype:
+        if wanted_dtype is not None:
+            raise InputError(
+                f"--dtype: {family.name} has gains stored less one, which only float32 keeps; leave it out"
+            )
+        dtype = torch.float32
     order = [name for step in steps for name in step.ours]
     return Plan(family, spec, steps, names, source, dtype, {n: Form(tuple(ours[n].shape), dtype, "") for n in order})
 
@@ -116,7 +126,7 @@ def our_tensors(plan: Plan) -> Iterator[tuple[str, Tensor]]:
     """Our tensors one after another, in the order of `plan.forms`; no more than one step's are in memory."""
     for step in plan.steps:
         parts = [_read(plan.source, plan.names[name]) for name in step.theirs]
-        yield from ((name, tensor.to(plan.dtype)) for name, tensor in step.to_ours(parts).items())
+        yield from ((name, converted(tensor, plan.dtype, name)) for name, tensor in step.to_ours(parts).items())
 
 
 def _read(source: Source, name: str) -> Tensor:
@@ -184,7 +194,7 @@ def _write_weights(run: Path, plan: Plan, report: Report | None) -> None:
 
     write(
         run / "checkpoints" / CHECKPOINT,
-        lambda folder: write_tensors(folder / "model.safetensors", plan.forms, counted()),
+        lambda folder: {WHOLE: write_tensors(folder / WHOLE, plan.forms, counted())},
         {"final": True, "imported": True},
     )
 

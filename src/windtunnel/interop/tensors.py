@@ -1,6 +1,7 @@
 """Tensors in files, one at a time: safetensors whole or in shards, and torch's own files by a weights-only load."""
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from windtunnel.checkpoint import read_json
 from windtunnel.errors import InputError
+from windtunnel.interop.hashed import HashedFile
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _TORCH, _TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -132,36 +134,52 @@ def _load_files(files: list[Path]) -> Source:
     return Source(forms, found.__getitem__, pickled=True)
 
 
-def write_tensors(path: Path, forms: Mapping[str, Form], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """A safetensors file whose tensors come one by one, in the order of `forms`."""
+def write_tensors(path: Path, forms: Mapping[str, Form], tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
+    """A safetensors file whose tensors come one by one, in the order of `forms`; returns its size and SHA-256."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, form in forms.items():
         start, end = end, end + size_of(form)
-        header[name] = {"dtype": _NAMES[_dtype(form)], "shape": list(form.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _NAMES[dtype_of(form)], "shape": list(form.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with HashedFile(path) as file:
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for (name, tensor), (promised, form) in zip(tensors, forms.items(), strict=True):
             assert (name, tuple(tensor.shape), tensor.dtype) == (promised, form.shape, form.dtype)
             file.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return file.described
 
 
 def size_of(form: Form) -> int:
     """Bytes."""
-    return torch.Size(form.shape).numel() * _dtype(form).itemsize
+    return torch.Size(form.shape).numel() * dtype_of(form).itemsize
 
 
-def _dtype(form: Form) -> torch.dtype:
+def dtype_of(form: Form) -> torch.dtype:
+    """Of a tensor that is floating-point."""
     assert form.dtype is not None
     return form.dtype
+
+
+def converted(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """A tensor in a dtype, the same one where it has it; raises `InputError` where a number is too large for it."""
+    found = tensor.to(dtype)
+    if found is not tensor and torch.finfo(dtype).max < torch.finfo(tensor.dtype).max and not finite(found):
+        largest = torch.finfo(dtype).max
+        raise InputError(
+            f"{name} holds numbers beyond {largest:g}, the largest of {_words(dtype)}; choose another dtype"
+        )
+    return found
+
+
+def _words(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def finite(tensor: Tensor) -> bool:
     """Whether all numbers are; in one pass, without a mask of the tensor's size."""
     if tensor.numel() == 0:
         return True
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+    return all(math.isfinite(each.item()) for each in torch.aminmax(tensor))
