@@ -67,7 +67,7 @@ def ask(study: Study, folder: Path, questions: Sequence[Evaluation], execution: 
 
 def _pool(study: Study, request: StudyRequest) -> Pool[Any]:
     if request.cluster is None:
-        return local_pool(study, request.workers, request.device)
+        return local_pool(study.device, request.workers, request.device)
     return RayPool(request.cluster, request.workers, study.device)
 
 

@@ -1,49 +1,56 @@
-"""How far a study is: its phase, the share of all planned work, tokens/s, and the time left for all of it."""
+"""How far a study or a ladder is: its phase, the share of its work, its speed, and the time left for all of it."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from windtunnel.cli.progress import PlainLines
 from windtunnel.cli.screen import console
-from windtunnel.comparison.engine import Notify, Progress
 from windtunnel.comparison.jobs import total_tokens
 from windtunnel.comparison.study import Study
+from windtunnel.comparison.work import Notify, Progress
 from windtunnel.training.progress import duration
 
-_RUNS = "runs"
 _BEFORE_RUNS = ("tuning", "bracket")
 
 
 class _Line:
-    """Turns the engine's figures into words. Time left counts this phase and, while tuning, the runs that follow."""
+    """Turns figures into words. Time left counts this phase and, as `later` says, what follows it."""
 
-    def __init__(self, study: Study, folder: Path) -> None:
-        self._later = _tokens_of_runs(study, folder)
+    def __init__(self, later: Mapping[str, float], unit: str) -> None:
+        self._later, self._unit = later, unit
         self._phase, self._began = "", time.monotonic()
-        self.total = 1
 
     def __call__(self, progress: Progress) -> str:
         if progress.phase != self._phase:
             self._phase, self._began = progress.phase, time.monotonic()
-        later = self._later if progress.phase in _BEFORE_RUNS else 0
+        later = self._later.get(progress.phase, 0)
         words = [f"{progress.phase} {progress.done}/{progress.jobs}"]
         if progress.total:
-            self.total = progress.total
             words.append(f"{100 * progress.tokens / progress.total:.0f} %")
         elapsed = time.monotonic() - self._began
         if progress.tokens and elapsed > 1:
             rate = progress.tokens / elapsed
             left = (progress.total - progress.tokens + later) / rate
-            words += [f"{rate:,.0f} tokens/s", f"about {duration(left)} left"]
+            words += [f"{rate:,.0f} {self._unit}/s"] if self._unit else []
+            words.append(f"about {duration(left)} left")
         return " · ".join(words)
 
 
+def study_progress(study: Study, folder: Path) -> AbstractContextManager[Notify]:
+    """A callback for `run_study`."""
+    runs = _tokens_of_runs(study, folder)
+    return work_progress(dict.fromkeys(_BEFORE_RUNS, runs), "tokens")
+
+
 @contextmanager
-def study_progress(study: Study, folder: Path) -> Iterator[Notify]:
-    """A callback for `run_study`: a bar on a terminal, plain lines elsewhere."""
-    line, screen = _Line(study, folder), console(stderr=True)
+def work_progress(later: Mapping[str, float], unit: str = "") -> Iterator[Notify]:
+    """A callback for work in phases: a bar on a terminal, plain lines elsewhere.
+
+    later: weight of the jobs that follow a phase. unit: what the weights count, where that is worth telling.
+    """
+    line, screen = _Line(later, unit), console(stderr=True)
     if not screen.is_terminal:
         lines = PlainLines()
         yield lambda progress: lines(line(progress))

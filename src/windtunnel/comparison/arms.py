@@ -126,6 +126,25 @@ def build_arms(
     return [_with_tuning(arm, arms) for arm in built], chosen
 
 
+def unmatched_spec(text: str, sizes: Mapping[str, Any]) -> Model:
+    """What an arm is at these sizes, matched to nothing."""
+    return _unmatched(parse_arm(text), sizes).spec
+
+
+def with_size(
+    text: str, sizes: Mapping[str, Any], target: int, count: Callable[[Model], int], *, lattice: int
+) -> Match:
+    """An arm at these layers and this width, its feed-forward width turned until `count` is nearest to the target."""
+    arm = _unmatched(parse_arm(text), sizes)
+    counter = _counter(arm.recipe, arm.settings, count)
+    return match(counter, _shape(arm.spec), target, lattice=lattice, allow_gap=True, knobs=("hidden",))
+
+
+def pattern_period(text: str, sizes: Mapping[str, Any]) -> int:
+    """Layers of one whole pattern of an arm; 1 where all are alike or no two are."""
+    return _shape(unmatched_spec(text, sizes)).period
+
+
 def state_of(arms: Sequence[Arm], baseline: str, length: int) -> int:
     """Bytes of the baseline's decoding state after so many tokens."""
     return _state(next(arm for arm in arms if arm.label == baseline).spec, length)

@@ -4,7 +4,7 @@ import datetime
 import fcntl
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from windtunnel.checkpoint import read_json, write_json
+from windtunnel.checkpoint import write_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.jobs import total_tokens, training_job
 from windtunnel.comparison.pool import Job, LocalPool, Outcome, Pool
@@ -20,23 +20,12 @@ from windtunnel.comparison.results import assemble
 from windtunnel.comparison.study import Study, save_study
 from windtunnel.comparison.throughput import throughput_job
 from windtunnel.comparison.tuning import Choice, Trial, choose, next_trials
+from windtunnel.comparison.work import Notify, Work
 from windtunnel.errors import InputError
 from windtunnel.training.settings import TrainingSettings
 from windtunnel.training.workload import Workload
 
-Notify = Callable[["Progress"], None]
 _BRACKET_MOVES = 2
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a study is: tokens trained in this session and left to train, and what it is at."""
-
-    phase: str
-    tokens: int
-    total: int
-    done: int
-    jobs: int
 
 
 @dataclass
@@ -62,8 +51,8 @@ def run_study(
     pool: where its jobs run, such as `cluster.RayPool`; else as many processes of this machine as `workers` says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pool = pool or local_pool(study, workers)
-    with _locked(folder):
+    pool = pool or local_pool(study.device, workers)
+    with locked(folder):
         read = study.workload.address().get("folder")
         pool.prepare(folder, None if read is None else Path(read))
         save_study(study, folder, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
@@ -74,9 +63,9 @@ def run_study(
         return assemble(folder)
 
 
-def local_pool(study: Study, workers: int | None = None, device: str = "auto") -> LocalPool:
-    """One process a core on a CPU, one a device on GPUs; `device` "cuda:1" takes that one alone."""
-    if study.device != "cuda":
+def local_pool(kind: str, workers: int | None = None, device: str = "auto") -> LocalPool:
+    """One process a core on a CPU, one a device on GPUs of kind "cuda"; `device` "cuda:1" takes that one alone."""
+    if kind != "cuda":
         return LocalPool(workers or os.cpu_count() or 1)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
@@ -86,7 +75,8 @@ def local_pool(study: Study, workers: int | None = None, device: str = "auto") -
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a study's folder."""
     with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,17 +87,17 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-class _Engine:
+class _Engine(Work):
     def __init__(self, study: Study, folder: Path, pool: Pool[Any], notify: Notify | None) -> None:
-        self.study, self.folder, self.pool, self.notify = study, folder, pool, notify
-        self.failures: list[dict[str, str]] = []
+        super().__init__(folder, pool, notify)
+        self.study = study
         self.choices: dict[str, Choice] = {}
 
     def tune(self) -> None:
         """Sweep every arm that has trials of its own, all arms side by side; write `tuning.json`."""
         sweeps = {arm.label: _Sweep(arm) for arm in self.study.arms if not arm.control}
         while jobs := self._next_jobs(sweeps):
-            for outcome in self._run("tuning", [job for job, *_ in jobs]):
+            for outcome in self.run("tuning", [job for job, *_ in jobs]):
                 sweep, lr = next((sweep, lr) for job, sweep, lr in jobs if job == outcome.job)
                 self._note_trial(sweep, lr, outcome)
         for sweep in sweeps.values():
@@ -137,9 +127,9 @@ class _Engine:
                             self._job(self.folder / "runs" / arm.label / name, arm, settings, self.study.workload)
                         )
                         jobs[work[-1].name] = arm.label
-        for outcome in self._run("runs", work):
+        for outcome in self.run("runs", work):
             if outcome.result is None:
-                self._fail(jobs[outcome.job.name], outcome)
+                self.fail(jobs[outcome.job.name], outcome)
         write_json(self.folder / "failures.json", {"failures": self.failures})
 
     def time(self) -> None:
@@ -153,9 +143,9 @@ class _Engine:
         job = throughput_job(
             arms, settings, self.study.baseline, design.blocks, self.study.workload, self.study.execution
         )
-        for outcome in self._on("throughput", [job]):
+        for outcome in self.on("throughput", [job]):
             if outcome.result is None:
-                self._fail("throughput", outcome)
+                self.fail("throughput", outcome)
                 write_json(self.folder / "failures.json", {"failures": self.failures})
             else:
                 write_json(path, outcome.result)
@@ -176,7 +166,7 @@ class _Engine:
 
     def _note_trial(self, sweep: _Sweep, lr: float, outcome: Outcome) -> None:
         if outcome.result is None:
-            self._fail(sweep.arm.label, outcome)
+            self.fail(sweep.arm.label, outcome)
             sweep.error = outcome.error
             return
         trial = self._read_trial(sweep, lr, outcome.result, self.study.design.tuning_fraction)
@@ -202,10 +192,10 @@ class _Engine:
                 for lr in (choice.lr / 2, choice.lr, choice.lr * 2)
                 if not any(math.isclose(lr, tried, rel_tol=1e-6) for tried in scores[label])
             ]
-            for outcome in self._run("bracket", [job for job, *_ in jobs]):
+            for outcome in self.run("bracket", [job for job, *_ in jobs]):
                 label, lr = next((label, lr) for job, label, lr in jobs if job == outcome.job)
                 if outcome.result is None:
-                    self._fail(label, outcome)
+                    self.fail(label, outcome)
                 else:
                     scores[label][lr] = self._read_trial(sweeps[label], lr, outcome.result, 1.0).loss
             for label in scores:
@@ -220,35 +210,6 @@ class _Engine:
 
     def _job(self, folder: Path, arm: Arm, settings: TrainingSettings, workload: Workload) -> Job:
         return training_job(folder, arm, settings, workload, self.study.execution)
-
-    def _run(self, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Outcomes of finished jobs from their folders, then of the others from the pool."""
-        left = []
-        for job in jobs:
-            result = Path(job.payload["folder"]) / "result.json"
-            if result.is_file():
-                yield Outcome(job, read_json(result))
-            else:
-                left.append(job)
-        if left:
-            yield from self._on(phase, left)
-
-    def _on(self, phase: str, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        done, total = 0, sum(job.weight for job in jobs)
-
-        def tick(tokens: int) -> None:
-            if self.notify is not None:
-                self.notify(Progress(phase, tokens, total, done, len(jobs)))
-
-        for outcome in self.pool.run(jobs, tick):
-            done += 1
-            yield outcome
-        tick(total)
-
-    def _fail(self, label: str, outcome: Outcome) -> None:
-        name = outcome.job.name
-        job = str(Path(name).relative_to(self.folder)) if Path(name).is_relative_to(self.folder) else name
-        self.failures.append({"arm": label, "job": job, "error": outcome.error, "details": outcome.details})
 
 
 def planned_tokens(study: Study) -> dict[str, int]:

@@ -21,9 +21,20 @@ from windtunnel.training.workload import Workload, open_workload
 _WAITS = (0.5, 1.0, 5.0, 30.0, 60.0)
 
 
-def training_job(folder: Path, arm: Arm, settings: TrainingSettings, workload: Workload, execution: Execution) -> Job:
-    """The job that trains one run in a folder of its own; run again, it goes on from where it stopped."""
+def training_job(
+    folder: Path,
+    arm: Arm,
+    settings: TrainingSettings,
+    workload: Workload,
+    execution: Execution,
+    token_weight: float = 1.0,
+) -> Job:
+    """The job that trains one run in a folder of its own; run again, it goes on from where it stopped.
+
+    token_weight: what a token counts, where runs differ in how long theirs take.
+    """
     payload = {
+        "token_weight": token_weight,
         "folder": str(folder.absolute()),
         "spec": arm.spec.to_json(),
         "settings": settings.to_json(),
@@ -31,7 +42,9 @@ def training_job(folder: Path, arm: Arm, settings: TrainingSettings, workload: W
         "execution": execution.to_json(),
         "packages": arm.packages,
     }
-    return Job(str(folder), "windtunnel.comparison.jobs:train_run", payload, total_tokens(settings))
+    return Job(
+        str(folder), "windtunnel.comparison.jobs:train_run", payload, round(total_tokens(settings) * token_weight)
+    )
 
 
 def total_tokens(settings: TrainingSettings) -> int:
@@ -55,7 +68,7 @@ def train_run(payload: dict[str, Any], report: Callable[[int], None]) -> dict[st
     workload = open_workload(payload["workload"])
 
     def progressed(progress: Progress) -> None:
-        report(progress.tokens)
+        report(round(progress.tokens * payload["token_weight"]))
 
     for wait in (*_WAITS, None):
         try:

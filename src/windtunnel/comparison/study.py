@@ -138,9 +138,8 @@ class Study:
 
     @property
     def id(self) -> str:
-        """SHA-256 of the question, shortened."""
-        text = json.dumps(self.question(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The hash of the question."""
+        return hash_of(self.question())
 
     def _settings(
         self, arm: Arm, lr: float, *, seed: int, tokens: int, horizons: tuple[float, ...], longest: float
@@ -173,16 +172,27 @@ def shorter_folder(horizon: float, seed: int) -> str:
 
 def check_folder(study: Study, folder: Path) -> None:
     """Refuse a folder that holds something else, naming what differs where it is another study."""
-    path = folder / "study.json"
+    check_registered(folder, "study", study.id, study.question())
+
+
+def check_registered(folder: Path, noun: str, id_: str, question: dict[str, Any]) -> None:
+    """Refuse a folder that holds anything but this question, registered in `<noun>.json`."""
+    path = folder / f"{noun}.json"
     if path.is_file():
         known = read_json(path)
-        if known.get("study") != study.id:
-            changed = ", ".join(sorted(_changed(known.get("question", {}), study.question()))) or "its format"
+        if known.get(noun) != id_:
+            changed = ", ".join(sorted(_changed(known.get("question", {}), question))) or "its format"
             raise InputError(
-                f"{folder}: holds another study ({known.get('study')}; differs in {changed}); use another --out"
+                f"{folder}: holds another {noun} ({known.get(noun)}; differs in {changed}); use another --out"
             )
     elif folder.exists() and (not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir())):
-        raise InputError(f"{folder}: is not empty and holds no study; use another --out")
+        raise InputError(f"{folder}: is not empty and holds no {noun}; use another --out")
+
+
+def hash_of(question: dict[str, Any]) -> str:
+    """SHA-256 of a question, shortened."""
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save_study(study: Study, folder: Path, created: str) -> None:
@@ -205,7 +215,7 @@ def load_study(folder: Path, packages: tuple[str, ...] = ()) -> tuple[Study, dic
         raise InputError(f"{folder}: no study.json; name the folder that `windtunnel compare --out` wrote")
     record = read_json(path)
     try:
-        study = _study_from(record, packages)
+        study = study_from(record, packages)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged or from another version ({type(error).__name__}: {error})") from error
     if study.id != record["study"]:
@@ -213,7 +223,8 @@ def load_study(folder: Path, packages: tuple[str, ...] = ()) -> tuple[Study, dic
     return study, record
 
 
-def _study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
+def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
+    """The study that a record describes, its hash not looked at."""
     question = record["question"]
     execution = from_json(record["execution"])
     assert isinstance(execution, Execution)

@@ -4,7 +4,7 @@ from windtunnel.ledger.experts import expert_bytes_read, experts_touched
 from windtunnel.ledger.memory import Memory, crossover, memory
 from windtunnel.ledger.operations import Ledger, Row, Work, decode_flops, keeps_maps, ledger
 from windtunnel.ledger.optimisers import OptimiserCosts, optimiser_costs
-from windtunnel.ledger.parameters import Parameters, count, n_body, n_body_active
+from windtunnel.ledger.parameters import Parameters, count, n_active, n_body, n_body_active
 from windtunnel.ledger.reading import step_bytes, weight_bytes
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "keeps_maps",
     "ledger",
     "memory",
+    "n_active",
     "n_body",
     "n_body_active",
     "optimiser_costs",

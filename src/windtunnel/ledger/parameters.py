@@ -62,6 +62,13 @@ def n_body_active(spec: Model) -> int:
         return count(spec.build()).n_body_active
 
 
+@lru_cache(maxsize=4096)
+def n_active(spec: Model) -> int:
+    """Weights multiplied for each token, the output table included: the N of a scaling law."""
+    with torch.device("meta"):
+        return count(spec.build()).n_active
+
+
 def _tied_table(model: nn.Module) -> int:
     table = getattr(model.get_submodule("embedding"), "weight", None)
     return table.numel() if isinstance(table, nn.Parameter) else 0

@@ -43,7 +43,7 @@ class _Row:
 
 
 def read_sources(paths: Sequence[Path], baseline: str | None = None) -> Source:
-    """Studies' folders or results.json files, or tables (.csv); not both, for a table does not say on what it trained.
+    """Folders of studies and ladders, or their results.json; or tables (.csv), which do not say on what they trained.
 
     The columns of a table: arm, parameters, tokens, flops, loss, and body if known. `baseline` names an arm; without it
     the studies' own, or the first of a table.
@@ -115,9 +115,9 @@ def _studies(paths: Sequence[Path]) -> tuple[list[_Row], str, list[str]]:
     rows, notes = [], []
     for path, results in found.items():
         for name, arm in results["arms"].items():
-            if arm.get("control") or not arm.get("horizons"):
+            if arm.get("control") or not (arm.get("horizons") or arm.get("runs")):
                 continue
-            rows += _horizons(path, name, arm)
+            rows += _rungs(path, name, arm) if "runs" in arm else _horizons(path, name, arm)
             if arm.get("lr_at_edge") or arm.get("untuned"):
                 notes.append(
                     f"{name} in {path}: its learning rate is not tuned, or the best is at the edge of its grid"
@@ -157,6 +157,21 @@ def _horizons(path: Path, name: str, arm: dict[str, Any]) -> list[_Row]:
             for loss in one["loss"]["seeds"]
         ]
     except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: the results of {name} lack {error}; make them again by `windtunnel report`"
+        ) from error
+
+
+def _rungs(path: Path, name: str, arm: dict[str, Any]) -> list[_Row]:
+    """One row a run of a ladder."""
+    try:
+        found = []
+        for run in arm["runs"]:
+            size = arm["sizes"][run["size"] - 1]
+            counts = size["params"]["n_active"], run["tokens"], run["flops"]
+            found.append(_Row(name, *counts, run["loss"], size["n_body"]))
+        return found
+    except (KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{path}: the results of {name} lack {error}; make them again by `windtunnel report`"
         ) from error

@@ -1,0 +1,106 @@
+"""A ladder from the command line: planned, announced, carried out, fitted."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from windtunnel.cli.progress import stage_progress
+from windtunnel.cli.screen import Screen
+from windtunnel.cli.studies import interruptible
+from windtunnel.cli.study_progress import work_progress
+from windtunnel.comparison.cluster import RayPool
+from windtunnel.comparison.engine import local_pool
+from windtunnel.comparison.ladders.bill import Bill, announcement, estimate
+from windtunnel.comparison.ladders.engine import run_ladder
+from windtunnel.comparison.ladders.ladder import Ladder, Rung
+from windtunnel.comparison.ladders.report import fitted, write_report
+from windtunnel.comparison.ladders.request import LadderRequest, plan_ladder
+from windtunnel.comparison.pool import Pool
+from windtunnel.comparison.scaling.page import tables
+from windtunnel.report import Table, figures
+
+_PHASES = ("sweeps", "check", "runs", "seeds")
+
+
+def carry_out(request: LadderRequest, as_json: bool) -> None:
+    """Plan, announce, run, fit."""
+    screen = Screen(as_json)
+    with stage_progress("data") as prepared:
+        ladder = plan_ladder(request, prepared)
+    with closing(_pool(ladder, request)) as pool:
+        bill = _announce(screen, ladder, pool.workers)
+        with interruptible(request.out), work_progress(_later(bill)) as progress:
+            results = run_ladder(ladder, request.out, progress=progress, pool=pool, bill=bill)
+    document = fitted(results, request.out, screen.say)
+    page = write_report(results, document, request.out)
+    screen.finish({**results, "fits": document, "report": str(page)})
+    if not as_json:
+        for table in tables(document) if document else []:
+            screen.say(table.caption, style="bold")
+            screen.say(table.rich(padding=(0, 1)))
+        screen.say(f"report: {page}")
+
+
+def show_plan(request: LadderRequest, as_json: bool) -> None:
+    """Sizes, budgets and the bill; nothing is trained."""
+    screen = Screen(as_json)
+    with stage_progress("data") as prepared:
+        ladder = plan_ladder(request, prepared)
+    with closing(_pool(ladder, request)) as pool:
+        bill = _announce(screen, ladder, pool.workers)
+    rungs = [_rung(ladder, bill, rung) for rung in ladder.all_rungs()]
+    screen.finish(
+        {"ladder": ladder.id, "bill": bill.to_json(), "rungs": rungs}, _plan_table(rungs).rich(padding=(0, 1))
+    )
+
+
+def _announce(screen: Screen, ladder: Ladder, workers: int) -> Bill:
+    bill = estimate(ladder, workers)
+    for line in announcement(ladder, bill):
+        screen.say(line)
+    return bill
+
+
+def _pool(ladder: Ladder, request: LadderRequest) -> Pool[Any]:
+    device = ladder.sizes[0].device
+    if request.cluster is None:
+        return local_pool(device, request.workers, request.device)
+    return RayPool(request.cluster, request.workers, device)
+
+
+def _later(bill: Bill) -> dict[str, float]:
+    """What follows each phase, in the milliseconds of one worker that jobs weigh."""
+    seconds = [bill.seconds[phase] for phase in _PHASES]
+    return {phase: 1e3 * sum(seconds[k + 1 :]) for k, phase in enumerate(_PHASES)}
+
+
+def _rung(ladder: Ladder, bill: Bill, rung: Rung) -> dict[str, Any]:
+    counted, spec = ladder.costs(rung).parameters, ladder.arm(rung).spec
+    return {
+        "arm": rung.arm,
+        "budget": ladder.design.budgets[rung.budget],
+        "layers": len(spec.layers),
+        "width": spec.width,
+        "n_body": counted.n_body,
+        "n_active": counted.n_active,
+        "tokens": ladder.tokens(rung),
+        "flops": ladder.flops(rung),
+        "seconds": ladder.tokens(rung) * bill.a_token[rung.arm, rung.size],
+    }
+
+
+def _plan_table(rungs: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("FLOPs", "arm", "layers x width", "body", "with head", "tokens", "seconds")
+    rows = [
+        (
+            f"{one['budget']:.3g}",
+            one["arm"],
+            f"{one['layers']} x {one['width']}",
+            figures.counted(one["n_body"]),
+            figures.counted(one["n_active"]),
+            figures.counted(one["tokens"]),
+            f"{one['seconds']:,.0f}",
+        )
+        for one in rungs
+    ]
+    return Table(caption="Rungs", columns=columns, rows=rows, numeric=range(3, 7))
