@@ -135,16 +135,12 @@ def _check_steps(ladder: Ladder) -> None:
     fewest = FEWEST_STEPS * plan.step_tokens
     if tokens < fewest:
         budget = plan.budgets[rung.budget]
+        needed = 1.02 * budget * (fewest / max(tokens, plan.step_tokens)) ** 2  # D grows with sqrt(C)
         raise InputError(
             f"budgets: at {budget:.3g} FLOPs the largest size of {rung.arm} would be trained for "
             f"{tokens // plan.step_tokens} steps, at least {FEWEST_STEPS} are needed: begin at "
-            f"{math.ceil(100 * budget * (fewest / max(tokens, plan.step_tokens)) ** 2 / 10 ** _order(budget)) / 100:g}e"
-            f"{_order(budget)} FLOPs, or take a --batch of {max(1, plan.batch_size * tokens // fewest)}"
+            f"{needed:.3g} FLOPs, or take a --batch of {max(1, plan.batch_size * tokens // fewest)}"
         )
-
-
-def _order(value: float) -> int:
-    return math.floor(math.log10(value))
 
 
 def _check_epochs(ladder: Ladder, text: Text, most: float) -> None:
