@@ -3,12 +3,17 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 
 from tests.evaluation.test_retrieval import asked, prose  # noqa: F401 - a fixture
 from windtunnel.errors import InputError
+from windtunnel.evaluation.base import Arm
+from windtunnel.evaluation.retrieval import ruler
 from windtunnel.evaluation.retrieval.grid import Row
 from windtunnel.evaluation.retrieval.haystack import Haystacks
+from windtunnel.evaluation.retrieval.prompts import Prompt
 from windtunnel.evaluation.retrieval.ruler import KINDS, Ruler
 
 NEEDLE = re.compile(r"One of the special magic numbers for (\w+) is: (\d{7})\.")
@@ -62,6 +67,46 @@ def test_items_fit_their_length_and_figures_are_given(asked, ask):  # noqa: F811
     figures = ask(task, subject.load().model, prose(), context=900)
     assert [cell["items"]["answers"] for cell in figures["cells"][0]] == [[1], [5], [3]]
     assert task.chance(subject) == pytest.approx((1 / 9e6 + 2 * 4 / 343_000) / 3)
+
+
+def test_answers_are_found_in_what_is_written(asked, ask, monkeypatch):  # noqa: F811
+    task = Ruler(kinds=("multikey", "multiquery"), lengths=1, items=2, generate=True)
+    subject = asked(context=900)
+    seen = []
+
+    def write(run, prompts, tokens, temperature):
+        """The first number that the prompt's text holds for the first name that is asked for, and nothing else."""
+        seen.extend(bytes(prompt[1:]).decode() for prompt in prompts)
+        assert temperature == 0.0
+        written = []
+        for prompt in seen[-len(prompts) :]:
+            name = prompt.split("mentioned in the text?")[1].split(" for ")[1].split()[0]
+            written.append(list(dict(NEEDLE.findall(prompt))[name].encode())[:tokens])
+        return written
+
+    monkeypatch.setattr(ruler, "generate", write)
+    figures = ask(task, subject.load().model, subject.heldout, context=900)
+    (line,) = figures["cells"]
+    assert [cell["found"]["value"] for cell in line] == [1.0, 0.25]
+    assert figures["whole"]["found"]["value"] == pytest.approx(4 / 10)
+    assert all(re.search(r"is:$", prompt) for prompt in seen)
+    table = task.parts([Arm("it", (0,), figures)])[0]
+    assert "found" in table.columns  # type: ignore[attr-defined]
+
+
+def test_a_model_answers_in_its_own_words(asked):  # noqa: F811
+    """Two tokens that are surely written next to each other: an answer of the model's own making is found."""
+    subject = asked()
+    run = subject.load()
+    task = Ruler(kinds=("multikey",), lengths=1, items=1)
+    ((prompt, one),) = task.questions(subject, Haystacks(subject.heldout), task.rows(subject)[0], 0)
+    text = list(one.tokens[: one.asked])
+    for _ in range(2):
+        text.append(int(run.model(torch.tensor([text])).logits[0, -1].argmax()))
+    said = run.tokenizer.decode(np.array(text[-2:]))  # type: ignore[union-attr]
+    own = Prompt(said.upper(), ((0, len(said)),), (), 0.0)
+    strange = Prompt("#@", ((0, 2),), (), 0.0)
+    assert ruler.found_in_words(run, [(own, one), (strange, one), (prompt, one)]) == [1.0, 0.0, 0.0]
 
 
 def test_unknown_kinds_are_refused():

@@ -31,13 +31,17 @@ class Row(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one item: nats and tokens of its answers, how many of them were right, where its needle stood."""
+    """What became of one item: nats and tokens of its answers, how many of them were right, where its needle stood.
+
+    found: how many of them stood in what the model wrote; None where it wrote nothing.
+    """
 
     nats: float
     tokens: int
     right: float
     answers: int
     depth: float
+    found: float | None = None
 
 
 class Grid(Evaluation):
@@ -84,7 +88,11 @@ class Grid(Evaluation):
         return f"{self.name}:longest=COUNT asks for shorter ones"
 
     def tokens(self, subject: Subject) -> int:
-        return sum(row.length for row in self.rows(subject)) * self.items * len(self.columns())
+        return sum(self.reads(row) for row in self.rows(subject)) * self.items * len(self.columns())
+
+    def reads(self, row: Row) -> int:
+        """Tokens of an item that the model reads."""
+        return row.length
 
     def chance(self, subject: Subject) -> float:
         return self.guess
@@ -96,9 +104,9 @@ class Grid(Evaluation):
             found: list[list[Outcome]] = []
             for first in range(0, self.items, _PART):
                 indices = range(first, min(first + _PART, self.items))
-                size = len(indices) * len(self.columns()) * row.length
+                size = len(indices) * len(self.columns()) * self.reads(row)
 
-                def compute(row: Row = row, indices: range = indices) -> list[list[list[float]]]:
+                def compute(row: Row = row, indices: range = indices) -> list[list[list[float | None]]]:
                     groups = [self.questions(subject, haystacks, row, index) for index in indices]
                     return [[list(each) for each in one] for one in self.outcomes(run, groups, work)]
 
@@ -170,12 +178,15 @@ def _cell(outcomes: Sequence[Outcome]) -> Figures:
     right, answers = [each.right for each in outcomes], [each.answers for each in outcomes]
     single = all(count == 1 for count in answers) and all(share in (0, 1) for share in right)
     share = over_items(int(sum(right)), len(outcomes)) if single else over_documents(right, answers)
+    found = [each.found for each in outcomes if each.found is not None]
     return {
         "exact": share,
+        **({"found": over_documents(found, answers)} if found else {}),
         "nats": over_documents([each.nats for each in outcomes], [each.tokens for each in outcomes]),
         "depth": sum(each.depth for each in outcomes) / len(outcomes),
         "items": {
             "right": right,
+            **({"found": found} if found else {}),
             "answers": answers,
             "nats": [round(each.nats, 5) for each in outcomes],
             "tokens": [each.tokens for each in outcomes],
@@ -189,7 +200,9 @@ def _together(cells: Sequence[Figures]) -> Figures:
     def summed(name: str) -> list[Any]:
         return [sum(values) for values in zip(*(cell["items"][name] for cell in cells), strict=True)]
 
+    wrote = all("found" in cell["items"] for cell in cells)
     return {
         "exact": over_documents(summed("right"), summed("answers")),
+        **({"found": over_documents(summed("found"), summed("answers"))} if wrote else {}),
         "nats": over_documents(summed("nats"), summed("tokens")),
     }

@@ -80,11 +80,13 @@ def _difference(baseline: Figures, variant: Figures) -> Figures:
 
 def _table(title: str, down: str, arms: Sequence[Arm]) -> Table:
     labels = arms[0].figures["rows"]
+    wrote = [name for name in ("found",) if all(name in arm.figures["whole"] for arm in arms)]
     rows = [
         [
             arm.label,
             str(len(arm.seeds)),
             spelled(arm.figures["whole"]["exact"]),
+            *(spelled(arm.figures["whole"][name]) for name in wrote),
             spelled(arm.figures["whole"]["nats"]),
             byte_count(arm.figures["state_bytes"]),
             byte_count(arm.figures["read_bytes"]),
@@ -92,7 +94,7 @@ def _table(title: str, down: str, arms: Sequence[Arm]) -> Table:
         ]
         for arm in arms
     ]
-    columns = ("arm", "seeds", "exact answers", "nats a token", "state", "bytes a token reads", *labels)
+    columns = ("arm", "seeds", "exact answers", *wrote, "nats a token", "state", "bytes a token reads", *labels)
     note = (
         f"The columns on the right: exact answers by {down}. Intervals are over texts, or over seeds. State: of one "
         f"sequence after {arms[0].figures['length']:,} tokens; a token of the answer reads it and the weights."
@@ -140,14 +142,16 @@ def _map(key: str, arm: Arm, across: str, down: str) -> HeatMap:
         values=[[cell["exact"]["value"] for cell in line] for line in cells],
         words=[[fixed(cell["exact"]["value"], 2) for cell in line] for line in cells],
         tips=[
-            [
-                f"{row}, {column}\nexact {spelled(cell['exact'], 2)}\nnats a token {spelled(cell['nats'])}"
-                for column, cell in zip(arm.figures["columns"], line, strict=True)
-            ]
+            [f"{row}, {column}\n{_scores(cell)}" for column, cell in zip(arm.figures["columns"], line, strict=True)]
             for row, line in zip(arm.figures["rows"], cells, strict=True)
         ],
         note="Each cell's interval shows at it: Wilson's over items, or t over seeds.",
     )
+
+
+def _scores(cell: Figures) -> str:
+    found = f"\nfound in what it wrote {spelled(cell['found'], 2)}" if "found" in cell else ""
+    return f"exact {spelled(cell['exact'], 2)}{found}\nnats a token {spelled(cell['nats'])}"
 
 
 def _difference_map(key: str, baseline: Arm, arm: Arm, found: Figures, across: str, down: str) -> HeatMap:

@@ -7,13 +7,18 @@ stand, answers are asked for in an order that the question names, and each is sc
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from windtunnel.evaluation.retrieval.drawing import DIGITS, HELD_OUT, NAMES, Drawing
-from windtunnel.evaluation.retrieval.grid import Row
+from windtunnel.evaluation.retrieval.grid import Outcome, Row
 from windtunnel.evaluation.retrieval.haystack import Haystacks, Hidden, hide
 from windtunnel.evaluation.retrieval.needle import Lengths, asking, due, sentence
 from windtunnel.evaluation.retrieval.noise import noise_tokens
 from windtunnel.evaluation.retrieval.prompts import Prompt, Question, ask, encoded, fitted
 from windtunnel.evaluation.subject import Subject
+from windtunnel.evaluation.work import Work
+from windtunnel.inference.generate import generate
+from windtunnel.runs import Run
 
 SEVERAL = 4  # values of a key, keys that are asked for, hops of a chain
 COMMON, OFTEN, SELDOM = 10, 30, 3  # words, and how often each of them and each other word comes
@@ -106,7 +111,11 @@ KINDS: dict[str, tuple[Callable[[Drawing, Haystacks, int], Prompt], float]] = {
 
 
 class Ruler(Lengths):
-    """Seven tasks after RULER, by length. kinds: which of them."""
+    """Seven tasks after RULER, by length. kinds: which of them.
+
+    generate: the model also answers in its own words, greedily; beside exact answers stands the share of an item's
+    answers that are found in what it wrote, upper and lower case alike (RULER's string_match_all).
+    """
 
     name: ClassVar[str] = "ruler"
     title: ClassVar[str] = "Tasks derived from RULER"
@@ -118,6 +127,7 @@ class Ruler(Lengths):
 
     lengths: int = 4
     kinds: tuple[str, ...] = tuple(KINDS)
+    generate: bool = False
 
     def validate(self) -> None:
         super().validate()
@@ -130,6 +140,17 @@ class Ruler(Lengths):
 
     def chance(self, subject: Subject) -> float:
         return sum(KINDS[kind][1] for kind in self.kinds) / len(self.kinds)
+
+    def reads(self, row: Row) -> int:
+        return 2 * row.length if self.generate else row.length
+
+    def outcomes(self, run: Run, groups: Sequence[list[tuple[Prompt, Question]]], work: Work) -> list[list[Outcome]]:
+        known = super().outcomes(run, groups, work)
+        if not self.generate:
+            return known
+        found = iter(found_in_words(run, [each for group in groups for each in group]))
+        work.read(sum(len(asked.tokens) for group in groups for _, asked in group))
+        return [[each._replace(found=next(found)) for each in one] for one in known]
 
     def prompts(self, haystacks: Haystacks, row: Row, index: int, budget: int) -> list[Prompt]:
         return [self._prompt(kind, haystacks, row, index, budget) for kind in self.kinds]
@@ -147,6 +168,22 @@ class Ruler(Lengths):
 
     def _prompt(self, kind: str, haystacks: Haystacks, row: Row, index: int, budget: int) -> Prompt:
         return KINDS[kind][0](self.drawing(row, index, kind), haystacks, budget)
+
+
+def found_in_words(run: Run, items: Sequence[tuple[Prompt, Question]]) -> list[float]:
+    """How many of each item's answers stand in what the model writes after its question, greedily.
+
+    It may write half as many tokens again as the right answers take, with what stands between them.
+    """
+    assert run.tokenizer is not None
+    given = [[int(token) for token in asked.tokens[: asked.asked]] for _, asked in items]
+    room = max(len(asked.tokens) - asked.asked + 1 for _, asked in items)
+    written = generate(run, given, tokens=room + room // 2, temperature=0.0)
+    texts = [run.tokenizer.decode(np.array(ids, np.int64)).lower() for ids in written]
+    return [
+        float(sum(reference.lower() in text for reference in prompt.references))
+        for (prompt, _), text in zip(items, texts, strict=True)
+    ]
 
 
 def _listed(asked: str, answers: Sequence[str]) -> list[tuple[str, str]]:
