@@ -94,6 +94,14 @@ def test_answers_are_found_in_what_is_written(asked, ask, monkeypatch):  # noqa:
     assert "found" in table.columns  # type: ignore[attr-defined]
 
 
+def test_writing_ends_with_the_context(asked):  # noqa: F811
+    subject = asked(context=300)
+    long = Ruler(kinds=("multikey",), lengths=1, longest=600, items=1)
+    long.check(subject)
+    with pytest.raises(InputError, match="writes within its context of 300, and ruler asks for 600 tokens"):
+        long.replace(generate=True).check(subject)
+
+
 def test_a_model_answers_in_its_own_words(asked):  # noqa: F811
     """Two tokens that are surely written next to each other: an answer of the model's own making is found."""
     subject = asked()

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from windtunnel.evaluation.retrieval.drawing import Drawing
 from windtunnel.evaluation.retrieval.grid import Grid, Row, lengths_to, percents
 from windtunnel.evaluation.retrieval.haystack import Haystacks, hide
 from windtunnel.evaluation.retrieval.noise import noise_tokens
@@ -76,9 +77,7 @@ class Needle(Depths):
         return [self._prompt(text, row, index, depth) for depth in percents(self.depths)]
 
     def _prompt(self, text: str, row: Row, index: int, depth: float) -> Prompt:
-        drawing = self.drawing(row, index, depth)
-        name, number = drawing.name(), drawing.number()
-        return ask(hide(text, [sentence(name, number)], [depth]), [(asking([name]) + due(name), number)])
+        return several(text, self.drawing(row, index, depth), 1, 1, depth)
 
 
 class Passkey(Depths):
@@ -96,16 +95,7 @@ class Passkey(Depths):
 
     def prompts(self, haystacks: Haystacks, row: Row, index: int, budget: int) -> list[Prompt]:
         text = noise_tokens(haystacks, budget)
-        found = []
-        for depth in percents(self.depths):
-            number = self.drawing(row, index, depth).number(5)
-            hidden = hide(text, [f"The pass key is {number}. Remember it. {number} is the pass key."], [depth])
-            start = len(_BEGIN) + 1
-            moved = hidden._replace(
-                text=f"{_BEGIN} {hidden.text}", spans=tuple((a + start, b + start) for a, b in hidden.spans)
-            )
-            found.append(ask(moved, [("What is the pass key? The pass key is", number)]))
-        return found
+        return [passkey(text, self.drawing(row, index, depth), depth) for depth in percents(self.depths)]
 
 
 class MultiNeedle(Grid):
@@ -156,20 +146,30 @@ class MultiNeedle(Grid):
     def prompts(self, haystacks: Haystacks, row: Row, index: int, budget: int) -> list[Prompt]:
         count, wanted = (int(part) for part in row.label.split("/"))
         text = haystacks.take(self.drawing(row, index).share(), budget)
-        found = []
-        for depth in percents(self.depths):
-            drawing = self.drawing(row, index, depth)
-            facts = [(drawing.name(), drawing.number()) for _ in range(count)]
-            places = [depth, *(drawing.share() for _ in range(count - 1))]
-            hidden = hide(text, [sentence(*fact) for fact in facts], places)
-            order = [k for k in drawing.order(count) if k < wanted]
-            pieces = [
-                ((asking([facts[j][0] for j in order]) if place == 0 else ".") + due(facts[k][0]), facts[k][1])
-                for place, k in enumerate(order)
-            ]
-            prompt = ask(hidden, pieces, order)
-            found.append(prompt._replace(depth=hidden.depths[0]))
-        return found
+        return [several(text, self.drawing(row, index, depth), count, wanted, depth) for depth in percents(self.depths)]
+
+
+def several(text: str, drawing: Drawing, count: int, wanted: int, depth: float) -> Prompt:
+    """So many needles in a text, so many of them asked for; the first of these at a depth, the others anywhere."""
+    facts = [(drawing.name(), drawing.number()) for _ in range(count)]
+    places = [depth, *(drawing.share() for _ in range(count - 1))]
+    hidden = hide(text, [sentence(*fact) for fact in facts], places)
+    order = [k for k in drawing.order(count) if k < wanted]
+    pieces = [
+        ((asking([facts[j][0] for j in order]) if place == 0 else ".") + due(facts[k][0]), facts[k][1])
+        for place, k in enumerate(order)
+    ]
+    return ask(hidden, pieces, order)._replace(depth=hidden.depths[0])
+
+
+def passkey(text: str, drawing: Drawing, depth: float) -> Prompt:
+    """A pass key of five digits in a text, with what is said before and after it."""
+    number = drawing.number(5)
+    hidden = hide(text, [f"The pass key is {number}. Remember it. {number} is the pass key."], [depth])
+    start = len(_BEGIN) + 1
+    spans = tuple((first + start, last + start) for first, last in hidden.spans)
+    moved = hidden._replace(text=f"{_BEGIN} {hidden.text}", spans=spans)
+    return ask(moved, [("What is the pass key? The pass key is", number)])
 
 
 def sentence(name: str, number: str) -> str:

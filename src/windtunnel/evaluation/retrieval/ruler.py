@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
+import torch
 
+from windtunnel.errors import InputError
 from windtunnel.evaluation.retrieval.drawing import DIGITS, HELD_OUT, NAMES, Drawing
 from windtunnel.evaluation.retrieval.grid import Outcome, Row
 from windtunnel.evaluation.retrieval.haystack import Haystacks, Hidden, hide
@@ -17,6 +19,7 @@ from windtunnel.evaluation.retrieval.noise import noise_tokens
 from windtunnel.evaluation.retrieval.prompts import Prompt, Question, ask, encoded, fitted
 from windtunnel.evaluation.subject import Subject
 from windtunnel.evaluation.work import Work
+from windtunnel.inference.batch import limit_of
 from windtunnel.inference.generate import generate
 from windtunnel.runs import Run
 
@@ -140,6 +143,17 @@ class Ruler(Lengths):
 
     def chance(self, subject: Subject) -> float:
         return sum(KINDS[kind][1] for kind in self.kinds) / len(self.kinds)
+
+    def check(self, subject: Subject) -> None:
+        super().check(subject)
+        with torch.device("meta"):
+            limit = limit_of(subject.spec.build()) if self.generate else None
+        longest = max(row.length for row in self.rows(subject))
+        if limit is not None and longest > limit:
+            raise InputError(
+                f"{subject.folder}: writes within its context of {limit:,}, and {self.name} asks for {longest:,} "
+                f"tokens; {self.way_out}, or leave generate out"
+            )
 
     def reads(self, row: Row) -> int:
         return 2 * row.length if self.generate else row.length
