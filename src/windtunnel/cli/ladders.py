@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from windtunnel.cli.progress import stage_progress
@@ -15,6 +16,7 @@ from windtunnel.comparison.ladders.engine import run_ladder
 from windtunnel.comparison.ladders.ladder import Ladder, Rung
 from windtunnel.comparison.ladders.report import fitted, write_report
 from windtunnel.comparison.ladders.request import LadderRequest, plan_ladder
+from windtunnel.comparison.ladders.results import assemble
 from windtunnel.comparison.pool import Pool
 from windtunnel.comparison.scaling.page import tables
 from windtunnel.report import Table, figures
@@ -31,11 +33,21 @@ def carry_out(request: LadderRequest, as_json: bool) -> None:
         bill = _announce(screen, ladder, pool.workers)
         with interruptible(request.out), work_progress(_later(bill)) as progress:
             results = run_ladder(ladder, request.out, progress=progress, pool=pool, bill=bill)
-    document = fitted(results, request.out, screen.say)
-    page = write_report(results, document, request.out)
+    _show(screen, results, request.out)
+
+
+def report_again(folder: Path, out: Path | None, packages: tuple[str, ...], as_json: bool) -> None:
+    """Results, fits and page from a ladder's files; nothing is trained."""
+    _show(Screen(as_json), assemble(folder, packages), folder, out)
+
+
+def _show(screen: Screen, results: dict[str, Any], folder: Path, out: Path | None = None) -> None:
+    """Fit, write the page, print tables or everything as JSON."""
+    document = fitted(results, folder, screen.say)
+    page = write_report(results, document, out or folder / "report.html")
     screen.finish({**results, "fits": document, "report": str(page)})
-    if not as_json:
-        for table in tables(document) if document else []:
+    if not screen.as_json:
+        for table in tables(document):
             screen.say(table.caption, style="bold")
             screen.say(table.rich(padding=(0, 1)))
         screen.say(f"report: {page}")

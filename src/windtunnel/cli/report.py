@@ -24,12 +24,17 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that `windtunnel compare --out` wrote.")],
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that `compare` or `scale` wrote.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; else report.html in the study.")] = None,
     packages: Packages = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Make the results, the table and report.html of a study again from its files."""
+    """Make the results, the table and report.html of a study or a ladder again from its files."""
+    if (study / "ladder.json").is_file():
+        from windtunnel.cli.ladders import report_again
+
+        report_again(study, out, tuple(packages), as_json)
+        return
     from windtunnel.cli.studies import show_results
     from windtunnel.comparison.report import render_report, write_report
     from windtunnel.comparison.results import assemble

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from windtunnel.comparison.scaling.frontier_page import frontier_section
+from windtunnel.comparison.scaling.marks import COMPUTE, LOSS, flops
 from windtunnel.report import (
     Axis,
     Chart,
@@ -21,26 +23,17 @@ from windtunnel.report import (
 )
 
 _DIGITS = 2  # more digits of an exponent say nothing
-_LOSS = Axis(title="held-out loss (nats a token)", form=figures.fixed)
 
 
-def _flops(value: float) -> str:
-    """`2.6e20`: budgets soon leave the letters behind."""
-    return f"{value:.2g}".replace("e+", "e")
-
-
-_COMPUTE = Axis(title="training FLOPs (log scale)", log=True, form=_flops)
-
-
-def render(document: Mapping[str, Any]) -> str:
-    """One self-contained page; the same document gives the same text."""
+def render(document: Mapping[str, Any], more: Sequence[Section] = ()) -> str:
+    """One self-contained page; the same document gives the same text. `more` sections stand at its end."""
     names = list(document["arms"])
     sections = [
         *([_answer_section(document)] if document["multipliers"] else []),
-        Section(
-            key="curves", title="Loss against compute", short="Loss", parts=[_curves(document), _frontier(document)]
-        ),
+        Section(key="curves", title="Loss against compute", short="Loss", parts=[_curves(document)]),
+        frontier_section(document["frontiers"], list(document["arms"])),
         Section(key="fits", title="The fits", short="Fits", parts=[*tables(document), *_reasons(document)]),
+        *more,
     ]
     return page(
         f"Scaling of {' · '.join(names)}",
@@ -134,7 +127,7 @@ def _budgets(document: Mapping[str, Any]) -> Table:
     rows = [
         (
             name,
-            _flops(budget["compute"]),
+            flops(budget["compute"]),
             str(budget["runs"]),
             str(budget["sizes"]),
             _value(budget["loss"], 3),
@@ -202,7 +195,7 @@ def _multiplier_chart(document: Mapping[str, Any]) -> Chart:
         key="multiplier",
         title="Compute multiplier against compute",
         description=" ".join(_sentence(document, name) for name in document["multipliers"]),
-        x=_COMPUTE,
+        x=COMPUTE,
         y=Axis(title="baseline's compute over the arm's", log=False, form=figures.ratio),
         series=series,
         guides=[Guide(axis="y", value=1.0, label=str(document["baseline"]))],
@@ -226,7 +219,7 @@ def _curves(document: Mapping[str, Any]) -> Chart:
                 marker=marker(k),
                 tips=[
                     f"{name}, best of {one['sizes']} sizes\n{_value(one['loss'], 3)} nats\n"
-                    f"{_flops(one['compute'])} FLOPs, {figures.counted(one['parameters']['value'])} parameters"
+                    f"{flops(one['compute'])} FLOPs, {figures.counted(one['parameters']['value'])} parameters"
                     for one in budgets
                 ],
             )
@@ -235,8 +228,8 @@ def _curves(document: Mapping[str, Any]) -> Chart:
         key="loss-of-compute",
         title="Loss of the best size against compute",
         description="; ".join(f"{name}: {_claim(arm['loss_of_compute'])}" for name, arm in document["arms"].items()),
-        x=_COMPUTE,
-        y=_LOSS,
+        x=COMPUTE,
+        y=LOSS,
         series=series,
         note="Markers: the best size of each budget. Bands are 95 % intervals; dashed: beyond the runs, by 4x at most.",
     )
@@ -252,46 +245,9 @@ def _lines(name: str, curve: Mapping[str, Any], shade: str, form: Any) -> list[S
     parts: list[tuple[slice, Literal["solid", "dashed"]]] = [(slice(turn), "solid"), (slice(turn - 1, None), "dashed")]
     for part, line in parts:
         x, y = curve["compute"][part], curve["value"][part]
-        tips = [f"{name}\n{form(b)}\n{_flops(a)} FLOPs" for a, b in zip(x, y, strict=True)]
+        tips = [f"{name}\n{form(b)}\n{flops(a)} FLOPs" for a, b in zip(x, y, strict=True)]
         found.append(Series(name=name, x=x, y=y, colour=shade, line=line, tips=tips))
     return found
-
-
-def _frontier(document: Mapping[str, Any]) -> Chart:
-    """Every run, and the stair of those that no cheaper run beats."""
-    points = sorted(
-        (compute, loss, size, name)
-        for name, arm in document["arms"].items()
-        for compute, loss, size in zip(*(arm["runs"][key] for key in ("compute", "losses", "parameters")), strict=True)
-    )
-    edge: list[tuple[float, float, float, str]] = []
-    for point in points:
-        if not edge or point[1] < edge[-1][1]:
-            edge.append(point)
-    stair = Series(name="frontier", x=[p[0] for p in edge], y=[p[1] for p in edge], line="step", colour="var(--quiet)")
-    series = [stair]
-    for k, name in enumerate(document["arms"]):
-        own = [p for p in points if p[3] == name]
-        series.append(
-            Series(
-                name=name,
-                x=[p[0] for p in own],
-                y=[p[1] for p in own],
-                colour=colour(k),
-                marker=marker(k),
-                hollow=True,
-                tips=[f"{name}, {figures.counted(p[2])} parameters\n{figures.fixed(p[1])} nats" for p in own],
-            )
-        )
-    return Chart(
-        key="frontier",
-        title="All runs, and the Pareto frontier",
-        description=f"On the frontier: {', '.join(dict.fromkeys(p[3] for p in edge))}",
-        x=_COMPUTE,
-        y=_LOSS,
-        series=series,
-        note="One point a run, noise between seeds included; the stair joins runs that no cheaper run beats.",
-    )
 
 
 def _reasons(document: Mapping[str, Any]) -> list[Part]:
@@ -311,7 +267,7 @@ def _reasons(document: Mapping[str, Any]) -> list[Part]:
 
 def _ends(document: Mapping[str, Any]) -> tuple[str, str]:
     first = next(iter(document["multipliers"].values()))["at"]
-    return _flops(first["smallest"]["compute"]), _flops(first["largest"]["compute"])
+    return flops(first["smallest"]["compute"]), flops(first["largest"]["compute"])
 
 
 def _runs(document: Mapping[str, Any]) -> int:
@@ -333,7 +289,7 @@ def _crossing(one: Mapping[str, Any]) -> str:
     if found is None:
         return figures.MISSING
     ends: Sequence[float] = found["ci95"]
-    return f"{_flops(found['value'])} [{_flops(ends[0])}, {_flops(ends[1])}]"
+    return f"{flops(found['value'])} [{flops(ends[0])}, {flops(ends[1])}]"
 
 
 def _claim(one: Mapping[str, Any]) -> str:

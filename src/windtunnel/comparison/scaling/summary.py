@@ -1,17 +1,19 @@
 """Everything that is said of several arms, as one JSON document: fits, hold-outs, multipliers, curves with bands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from windtunnel.comparison.scaling.envelope import Envelope, find_optima, fit_envelope
-from windtunnel.comparison.scaling.loss_law import NAMES, LossLaw, fit_loss_law
+from windtunnel.comparison.scaling.loss_law import NAMES, PARAMETERS, LossLaw, fit_loss_law
 from windtunnel.comparison.scaling.multiplier import Multiplier, fit_multiplier
 from windtunnel.comparison.scaling.noise import DRAWS, HoldOut
+from windtunnel.comparison.scaling.pareto import Point, frontier
 from windtunnel.comparison.scaling.reading import Source
 from windtunnel.comparison.scaling.runs import REACH, Runs, require
 from windtunnel.errors import InputError
+from windtunnel.report import figures
 from windtunnel.statistics import Interval
 
 ROBUST_DRAWS = 200
@@ -51,6 +53,10 @@ def fit_arms(
             multipliers[name] = _multiplier(fit_multiplier(base, envelopes[name].optima))
     return {
         "baseline": source.baseline,
+        "frontiers": {
+            cost: frontier(_points(source, arms, cost), np.random.default_rng((seed, len(arms))), draws)
+            for cost in ("compute", "parameters")
+        },
         "sources": list(source.origins),
         "notes": list(source.notes),
         "seed": seed,
@@ -58,6 +64,28 @@ def fit_arms(
         "arms": arms,
         "multipliers": multipliers,
     }
+
+
+def _points(source: Source, arms: Mapping[str, Any], cost: str) -> list[Point]:
+    """One point for each arm, budget and size: the mean of its runs."""
+    found = []
+    for name, runs in source.arms.items():
+        law = arms[name]["loss_of_size_and_tokens"]
+        places = np.stack([runs.budget, runs.parameters], axis=1)
+        for place in np.unique(places, axis=0):
+            rows = (places == place).all(axis=1)
+            found.append(
+                Point(
+                    name,
+                    float(np.exp(np.log(getattr(runs, cost)[rows]).mean())),
+                    float(runs.losses[rows].mean()),
+                    int(rows.sum()),
+                    law["deviation"],
+                    runs.losses.size - PARAMETERS,
+                    f"{figures.counted(float(place[1]))} parameters",
+                )
+            )
+    return found
 
 
 def _arm(runs: Runs, law: LossLaw, envelope: Envelope, by_body: Interval) -> dict[str, Any]:
