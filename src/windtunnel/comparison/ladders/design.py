@@ -142,7 +142,7 @@ def _listed(budgets: tuple[float, ...]) -> str:
 DESIGNS = {
     "pilot": Design(
         name="pilot",
-        budgets=spaced(2e11, 3.2e12, 4),
+        budgets=spaced(1e11, 1.6e12, 4),
         context=128,
         batch_size=16,
         evaluation_tokens=65_536,

@@ -1,5 +1,6 @@
 """Which points no other one beats in both cost and loss, and how sure that is (protocol, section 12)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ class Point:
     @property
     def error(self) -> float:
         """Standard error of the loss."""
-        return self.loss * self.deviation / self.runs**0.5
+        return self.loss * self.deviation / math.sqrt(self.runs)
 
     @property
     def ends(self) -> tuple[float, float]:
