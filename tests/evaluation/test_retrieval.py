@@ -24,8 +24,9 @@ from windtunnel.evaluation.retrieval.needle import MultiNeedle, Needle, Passkey
 from windtunnel.evaluation.retrieval.prompts import Prompt, encoded, question
 from windtunnel.evaluation.retrieval.scoring import reading, score, shares
 from windtunnel.evaluation.subject import Subject
-from windtunnel.report import HeatMap
+from windtunnel.report import HeatMap, Notice
 from windtunnel.runs import find
+from windtunnel.statistics import wilson_interval
 
 SENTENCES = [b"The cat sat here. ", b"A dog ran off! ", b"Why? ", b"Nobody knew it, said the man. ", b"It rained.\n"]
 NEEDLE = re.compile(r"One of the special magic numbers for (\w+) is: (\d{7})\.")
@@ -212,6 +213,22 @@ def arm(label: str, *cells: list[int]) -> Arm:
     costs = {"length": 64, "state_bytes": 1024, "read_bytes": 4096}
     figures = {"rows": ["64"], "columns": columns, "cells": [line], "by_row": [whole], "whole": whole, **costs}
     return Arm(label, (0,), figures)
+
+
+def test_what_the_first_arm_does_not_find_is_a_floor(asked, ask):
+    """An untrained model: the interval leaves room for other texts, and the page says that nothing follows."""
+    subject = asked()
+    figures = ask(Needle(items=2, depths=2, lengths=2), subject.load().model, subject.heldout, context=400)
+    assert figures["floor"]
+    whole = figures["whole"]["exact"]
+    assert (whole["value"], whole["low"]) == (0.0, 0.0)
+    assert whole["high"] == pytest.approx(wilson_interval(0, 2).ends[1])  # items of one number are one cluster
+    notice, table, *_ = Needle().parts([Arm("tiny", (0,), figures)])
+    assert isinstance(notice, Notice)
+    assert "tiny finds less than 5 points more" in notice.html()
+    assert table.caption == "A needle in a haystack: a floor, not a result"  # type: ignore[attr-defined]
+    able = {**figures, "floor": False}
+    assert not any(isinstance(part, Notice) for part in Needle().parts([Arm("tiny", (0,), able)]))
 
 
 def test_differences_are_tested_on_the_items_that_differ():

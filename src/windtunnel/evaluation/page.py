@@ -48,10 +48,15 @@ def footer(evaluation: Evaluation, arms: Sequence[Arm], chance: float | None) ->
     """What a reader has to know of a section's figures: seeds, chance, settings."""
     most = max(len(arm.seeds) for arm in arms)
     seeds = f"{most} seeds an arm" if most > 1 else "one seed an arm: intervals do not speak of other seeds"
-    guess = "" if chance is None else f" Guessing evenly: {fixed(chance)} {evaluation.unit}."
-    settings = {name: value for name, value in evaluation.to_json().items() if name != "kind"}
+    guess = "" if chance is None else f" Guessing evenly: {_small(chance)} {evaluation.unit}."
+    settings = {name: value for name, value in evaluation.to_json().items() if name != "kind" and value is not None}
     told = f" Settings: {plain(settings)}." if settings else ""
     return f"{seeds[0].upper()}{seeds[1:]}.{guess}{told}"
+
+
+def _small(chance: float) -> str:
+    """Three decimals, or three digits where those would show nothing."""
+    return fixed(chance) if chance >= 0.001 else f"{chance:.1e}"
 
 
 def _runs(answers: Answers) -> Section:

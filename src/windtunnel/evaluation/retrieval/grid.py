@@ -19,6 +19,7 @@ from windtunnel.report import Part
 from windtunnel.root import ModelLayer
 from windtunnel.runs import Run
 
+FLOOR = 0.05  # over chance, which the first arm has to reach
 _PART = 4  # indices of a row that are scored, and kept, together
 
 
@@ -48,7 +49,7 @@ class Grid(Evaluation):
     """items: of each cell. seed: of the items."""
 
     unit: ClassVar[str] = "share of exact answers"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     across: ClassVar[str]
     down: ClassVar[str] = "tokens"
     guess: ClassVar[float] = 10.0 ** (1 - DIGITS) / 9
@@ -139,6 +140,10 @@ class Grid(Evaluation):
             for group, answered in zip(groups, answers, strict=True)
         ]
 
+    def derived(self, figures: Figures) -> Figures:
+        """floor: whether so little is found that nothing follows from what others find."""
+        return {"floor": figures["whole"]["exact"]["value"] < self.guess + FLOOR}
+
     def compared(self, arms: Sequence[Arm]) -> Figures:
         return compared(arms)
 
@@ -177,11 +182,11 @@ def _cell(outcomes: Sequence[Outcome]) -> Figures:
     """Figures of one cell, whose items are independent: each has a text of its own."""
     right, answers = [each.right for each in outcomes], [each.answers for each in outcomes]
     single = all(count == 1 for count in answers) and all(share in (0, 1) for share in right)
-    share = over_items(int(sum(right)), len(outcomes)) if single else over_documents(right, answers)
+    share = over_items(int(sum(right)), len(outcomes)) if single else _share(right, answers)
     found = [each.found for each in outcomes if each.found is not None]
     return {
         "exact": share,
-        **({"found": over_documents(found, answers)} if found else {}),
+        **({"found": _share(found, answers)} if found else {}),
         "nats": over_documents([each.nats for each in outcomes], [each.tokens for each in outcomes]),
         "depth": sum(each.depth for each in outcomes) / len(outcomes),
         "items": {
@@ -202,7 +207,17 @@ def _together(cells: Sequence[Figures]) -> Figures:
 
     wrote = all("found" in cell["items"] for cell in cells)
     return {
-        "exact": over_documents(summed("right"), summed("answers")),
-        **({"found": over_documents(summed("found"), summed("answers"))} if wrote else {}),
+        "exact": _share(summed("right"), summed("answers")),
+        **({"found": _share(summed("found"), summed("answers"))} if wrote else {}),
         "nats": over_documents(summed("nats"), summed("tokens")),
     }
+
+
+def _share(right: Sequence[float], answers: Sequence[int]) -> Figures:
+    """The share of answers, texts being clusters; where all were right, or none, Wilson's interval over the texts.
+
+    There nothing varies, and an interval from the spread would claim certainty.
+    """
+    if sum(right) in (0, sum(answers)):
+        return over_items(len(right) if sum(right) else 0, len(right))
+    return over_documents(right, answers)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from windtunnel.evaluation.base import Arm
 from windtunnel.evaluation.estimates import Figures, spelled
-from windtunnel.report import Axis, Chart, HeatMap, Part, Series, Table, colour, marker
+from windtunnel.report import Axis, Chart, HeatMap, Items, Notice, Part, Series, Table, colour, marker
 from windtunnel.report.figures import byte_count, fixed, signed
 from windtunnel.statistics import holm, t_quantile
 
@@ -39,8 +39,10 @@ def p_value(baseline: Figures, variant: Figures) -> float:
 def map_parts(key: str, title: str, across: str, down: str, arms: Sequence[Arm]) -> list[Part]:
     """The table of means, them against decoding state, a map for each arm, and one for each difference."""
     differences = compared(arms)
+    floor = bool(arms[0].figures.get("floor"))
     return [
-        _table(title, down, arms),
+        *([_floor(arms[0].label)] if floor else []),
+        _table(f"{title}: a floor, not a result" if floor else title, down, arms),
         *([_against_state(key, arms)] if len(arms) > 1 else []),
         *(_map(f"{key}-{k}", arm, across, down) for k, arm in enumerate(arms)),
         *(
@@ -48,6 +50,14 @@ def map_parts(key: str, title: str, across: str, down: str, arms: Sequence[Arm])
             for k, arm in enumerate(arms[1:])
         ),
     ]
+
+
+def _floor(label: str) -> Notice:
+    said = [
+        f"{label} finds less than 5 points more than guessing would, so that nothing follows from what others find: "
+        "shorter texts, longer training, or text with needles to train on (`windtunnel needles`) would change that."
+    ]
+    return Notice(title="A floor, not a result", parts=[Items(items=said)], kind="warning")
 
 
 def _welch(first: Figures, second: Figures) -> float:
