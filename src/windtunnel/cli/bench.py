@@ -47,6 +47,7 @@ KERNELS: dict[str, str] = {
     "serve": "Streams over HTTP against the engine alone: what the server adds to a token.",
     "fsdp": "One model on two processes over gloo against one process with as many threads: training steps.",
     "importing": "Importing a Hugging Face checkpoint against copying its file, fsync included (needs 4 GB of disk).",
+    "neo": "GPT-Neo 125M against transformers on equal weights: logits of a text, and greedy text.",
     "patterns": "Sparse patterns against full attention, forward and backward.",
 }
 
