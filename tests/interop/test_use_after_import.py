@@ -23,6 +23,7 @@ from tests.interop.pairs import near
 from tests.interop.test_gpt_neo import neo
 from tests.interop.test_tokenizers_carried import byte_level
 from windtunnel.checkpoint import read_json
+from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.positions import stretched
 from windtunnel.serving.app import application
 from windtunnel.serving.served import serve_run
@@ -292,3 +293,44 @@ def test_a_tuned_run_goes_out_as_its_family(name: str, runs: Path, tuned: Any, c
     tokens = torch.randint(400, (2, 40))
     with torch.no_grad():
         near(wt.load(folder).model(tokens).logits, theirs(tokens).logits)
+
+
+def test_its_architecture_is_a_baseline(name: str, runs: Path, tmp_path: Path) -> None:
+    """At its own sizes, for the study's vocabulary and length, beside a recipe that is matched to it."""
+    texts = (f"base={runs / name}", "llama")
+    asked = {"data": (TEXT,), "vocab": 300, "settings": {"context": 16}, "tokens": 2048, "preset": "smoke"}
+    asked |= {"baseline": "base", "out": tmp_path / "study", "cache": tmp_path / "cache", "device": "cpu"}
+    study = plan_study(StudyRequest(arms=texts, **asked))
+    base, variant = (study.arm(label) for label in ("base", "llama"))
+    spec: Any = wt.load(runs / name).spec
+    fitted: Any = base.spec
+    assert (fitted.vocab, fitted.context, fitted.blocks) == (300, 16, spec.blocks)
+    assert (study.design.layers, study.design.width) == (spec.depth, spec.width)
+    assert variant.spec.depth == spec.depth
+    assert abs(variant.matching.gap) < 0.02
+    for arm, words in (
+        (f"other={runs / name}:width=32", "width is set, and .* is a run at its own sizes"),
+        (f"other={runs / f'{name}-draft'}", "its sizes give .* body parameters"),
+    ):
+        with pytest.raises(wt.InputError, match=words):
+            plan_study(StudyRequest(arms=(*texts, arm), **asked))
+    with pytest.raises(wt.InputError, match="is a run at its own sizes, and --state turns sizes"):
+        plan_study(
+            StudyRequest(
+                arms=texts,
+                **{**asked, "task": "induction:length=16", "state": "baseline"}
+                | {"data": None, "vocab": None, "settings": {}},
+            )
+        )
+
+
+@pytest.mark.slow
+def test_a_study_with_it(runs: Path, tmp_path: Path, command: Command) -> None:
+    words = ("--preset", "smoke", "--seeds", 2, "--data", TEXT, "--vocab", 300, "--context", 16, "--tokens", 2048)
+    arms = (f"base={runs / 'gpt_neo'}", "llama", "--baseline", "base", "--workers", 1)
+    answer = command("compare", *arms, *words, "--out", tmp_path / "study", "--json")
+    assert answer.code == 0, answer.err
+    found = read_json(tmp_path / "study" / "results.json")["arms"]
+    assert (found["base"]["recipe"], found["base"]["paper"]) == (str(runs / "gpt_neo"), "")
+    assert found["llama"]["paper"]
+    assert (tmp_path / "study" / "report.html").is_file()

@@ -34,7 +34,8 @@ windtunnel compare llama hawk griffin --task induction:length=64 --out studies/i
 
 windtunnel compare llama griffin --evaluate length:longest=4,needle --out studies/far
 
-An arm is [label=]recipe[:setting=value,...]. Presets: smoke, quick, standard, strict.
+An arm is [label=]recipe[:setting=value,...], or [label=]RUN, which is the architecture of a run, such as an imported
+one, at its own sizes and with drawn weights. Presets: smoke, quick, standard, strict.
 
 The same command goes on with a study that was stopped.
 """
@@ -48,7 +49,9 @@ def register(app: typer.Typer) -> None:
 def run(
     arms: Annotated[
         list[str],
-        typer.Argument(metavar="ARM...", help="[label=]recipe[:setting=value,...]", autocompletion=complete_recipe),
+        typer.Argument(
+            metavar="ARM...", help="[label=]recipe[:setting=value,...], or [label=]RUN", autocompletion=complete_recipe
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The study folder to make or to go on with.")],
     data: Data = [],  # noqa: B006

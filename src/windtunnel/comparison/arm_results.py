@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from windtunnel import recipes
 from windtunnel.checkpoint import read_json
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.given import paper_of
 from windtunnel.comparison.published import published_values
 from windtunnel.comparison.study import Study, costs, shorter_folder
 from windtunnel.comparison.tuning import Trial, expected_best, lr_sensitivity
@@ -86,7 +86,7 @@ def arm_entry(
     return {
         "label": arm.label,
         "recipe": arm.recipe,
-        "paper": recipes.entry(arm.recipe).paper if ":" not in arm.recipe else "",
+        "paper": paper_of(arm.recipe),
         "n_body": counted.parameters.n_body,
         "n_body_active": counted.parameters.n_body_active,
         "param_gap": arm.matching.gap,

@@ -1,13 +1,18 @@
-"""Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters."""
+"""Arms: what is compared. `[label=]recipe[:setting=value,...]`, built at the study's size and matched in parameters.
+
+A run's folder in place of the recipe is its architecture, at its own sizes.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from windtunnel import recipes
+from windtunnel.comparison.given import is_run, spec_of_run, training_of
 from windtunnel.comparison.matching import Match, Shape, match, match_by_width
 from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.state_matching import match_state
@@ -16,6 +21,7 @@ from windtunnel.ledger import n_body_active
 from windtunnel.mlps import MLP
 from windtunnel.recipes.sizing import Training
 from windtunnel.root import Model
+from windtunnel.runs import find
 from windtunnel.spec import Spec, fields
 from windtunnel.values import parse_setting
 
@@ -68,16 +74,20 @@ class Arm:
 
 
 def parse_arm(text: str) -> ArmRequest:
-    """Read `[label=]recipe[:setting=value,...]`; the label defaults to the recipe's name."""
+    """Read `[label=]recipe[:setting=value,...]`; the label defaults to the recipe's name, or the folder's."""
     head, _, tail = text.partition(":")
     label, _, recipe = head.rpartition("=")
-    if tail and recipe not in recipes.names():  # package.module:function[:setting=value]
+    given = is_run(recipe)
+    if tail and recipe not in recipes.names() and not given:  # package.module:function[:setting=value]
         function, _, tail = tail.partition(":")
         recipe = f"{recipe}:{function}"
     settings = dict(parse_setting(part) for part in tail.split(",")) if tail else {}
-    if ":" not in recipe:
+    if ":" not in recipe and not given:
         recipes.entry(recipe)
-    label = label or recipe.split(":")[-1]
+    odd = [name for name in settings if name not in CONTROLS]
+    if given and odd:
+        raise InputError(f"arm {text!r}: {odd[0]} is set, and {recipe} is a run at its own sizes; leave it out")
+    label = label or (Path(recipe).name if given else recipe.split(":")[-1])
     if not label or any(mark in label for mark in "/\\ \t\n") or label.startswith("."):
         raise InputError(f"arm {text!r}: label {label!r} names a folder; leave out spaces, slashes and a leading dot")
     return ArmRequest(label, recipe, settings)
@@ -102,14 +112,12 @@ def build_arms(
     """
     requests = [parse_arm(text) for text in texts]
     labels = [request.label for request in requests]
+    chosen = _baseline(requests, baseline).label
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"arm {label!r} is there {labels.count(label)} times; give each a label: other={label}")
     if len(labels) < 2:
         raise InputError(f"arms: {len(labels)} given; a comparison needs a baseline and at least one variant")
-    chosen = baseline or ("llama" if "llama" in labels else labels[0])
-    if chosen not in labels:
-        raise InputError(f"baseline: {chosen!r} is not among the arms {', '.join(labels)}")
     sizes = {"layers": preset.layers, "width": preset.width, "context": preset.context, "vocab": vocab, **overrides}
     first = next(request for request in requests if request.label == chosen)
     if any(name in first.settings for name in CONTROLS):
@@ -124,6 +132,23 @@ def build_arms(
     twins = [_twin(request, sizes, arms, reference, lattice) for request in requests] if preset.second_knob else []
     built = [arms[label] for label in labels] + [twin for twin in twins if twin is not None]
     return [_with_tuning(arm, arms) for arm in built], chosen
+
+
+def sizes_given(texts: Sequence[str], baseline: str | None) -> dict[str, int]:
+    """Layers and width of a baseline that is a run, which the study then has; nothing where it is a recipe."""
+    first = _baseline([parse_arm(text) for text in texts], baseline)
+    if not is_run(first.recipe):
+        return {}
+    spec = find(first.recipe).spec
+    return {"layers": spec.depth, "width": spec.width}
+
+
+def _baseline(requests: Sequence[ArmRequest], label: str | None) -> ArmRequest:
+    by_label = {request.label: request for request in requests}
+    chosen = label or ("llama" if "llama" in by_label else next(iter(by_label), ""))
+    if chosen not in by_label:
+        raise InputError(f"baseline: {chosen!r} is not among the arms {', '.join(by_label)}")
+    return by_label[chosen]
 
 
 def unmatched_spec(text: str, sizes: Mapping[str, Any]) -> Model:
@@ -165,6 +190,10 @@ def _at_one_state(
     target = _state(reference.spec, length) if isinstance(state, str) else state
     arms: dict[str, Arm] = {}
     for request in requests:
+        if is_run(request.recipe):
+            raise InputError(
+                f"arm {request.label!r}: is a run at its own sizes, and --state turns sizes; name a recipe"
+            )
         arm = _unmatched(request, sizes)
         found = match_state(
             _counter(request.recipe, arm.settings, lambda spec: _state(spec, length)),
@@ -192,13 +221,15 @@ def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
     settings = {**sizes, **architecture}
     spec = _spec(request, settings)
     own = Match(_shape(spec).settings(), n_body_active(spec), 0.0, "none", 0)
-    return Arm(request.label, request.recipe, spec, recipes.training(request.recipe), own, settings, **controls)
+    return Arm(request.label, request.recipe, spec, training_of(request.recipe), own, settings, **controls)
 
 
 def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, lattice: int, allow_gap: bool) -> Arm:
     arm = _unmatched(request, sizes)
     target = n_body_active(reference.spec)
-    if {"hidden", "width", "layers"} & {*request.settings}:  # sizes that the user chose are not turned
+    if is_run(request.recipe) or {"hidden", "width", "layers"} & {
+        *request.settings
+    }:  # sizes that the user chose are not turned
         gap = n_body_active(arm.spec) / target - 1
         own = Match(_shape(arm.spec).settings(), n_body_active(arm.spec), gap, "given", 0)
         if abs(gap) > 0.02 and not allow_gap:
@@ -282,6 +313,8 @@ def _first(specs: Iterable[Any], name: str) -> int | None:
 
 
 def _spec(request: ArmRequest, settings: Mapping[str, Any]) -> Model:
+    if is_run(request.recipe):
+        return spec_of_run(request.recipe, settings["vocab"], settings["context"])
     spec = recipes.build(request.recipe, **settings)
     if not isinstance(spec, Model):
         raise InputError(f"recipe {request.recipe!r} gives a {type(spec).__name__}; expected a Model")

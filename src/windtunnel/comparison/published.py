@@ -5,6 +5,7 @@ from typing import Any
 
 from windtunnel import recipes
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.given import is_run
 from windtunnel.errors import InputError
 from windtunnel.training.settings import TrainingSettings
 
@@ -57,7 +58,7 @@ def shares_trunk(arm: Arm) -> bool:
 
 
 def _settings(recipe: str) -> Mapping[str, Any] | None:
-    paper = recipes.paper(recipe)
+    paper = None if is_run(recipe) else recipes.paper(recipe)
     return None if paper is None else paper.settings
 
 

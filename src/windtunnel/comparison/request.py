@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from windtunnel.comparison.arms import Arm, build_arms, state_of
+from windtunnel.comparison.arms import Arm, build_arms, sizes_given, state_of
 from windtunnel.comparison.cluster import check_cluster
 from windtunnel.comparison.presets import Preset, for_task, preset
 from windtunnel.comparison.published import with_papers
@@ -159,6 +159,7 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
     for name in ("layers", "width", "context"):
         if name in request.settings:
             changes[name] = request.settings[name]
+    changes = {**sizes_given(request.arms, request.baseline), **changes}
     for name, value in changes.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name}: {value!r} given; a whole number of at least 1")

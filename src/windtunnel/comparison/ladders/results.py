@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 import windtunnel
-from windtunnel import recipes
 from windtunnel.checkpoint import read_json, write_json
+from windtunnel.comparison.given import paper_of
 from windtunnel.comparison.ladders.ladder import NOUN, Ladder, Rung, load_ladder
 from windtunnel.comparison.results import RESULTS
 from windtunnel.errors import WorkError
@@ -78,7 +78,7 @@ def _arm(ladder: Ladder, label: str, tuning: dict[str, Any], runs: list[dict[str
     return {
         "label": label,
         "recipe": arm.recipe,
-        "paper": recipes.entry(arm.recipe).paper if ":" not in arm.recipe else "",
+        "paper": paper_of(arm.recipe),
         "sizes": [_size(ladder, Rung(label, 0, size)) for size in range(len(ladder.sizes))],
         "rule": tuning["rule"],
         "sweeps": tuning["sweeps"],

@@ -14,6 +14,7 @@ from windtunnel.comparison.arms import (
     unmatched_spec,
     with_size,
 )
+from windtunnel.comparison.given import is_run
 from windtunnel.comparison.ladders.design import Design
 from windtunnel.comparison.matching import ACCEPT
 from windtunnel.errors import InputError
@@ -124,6 +125,8 @@ def _width_step(width: int) -> int:
 
 def _checked(request: ArmRequest) -> ArmRequest:
     """Refuse settings that a ladder plans itself, and controls, which are `compare`'s."""
+    if is_run(request.recipe):
+        raise InputError(f"arm {request.label!r}: is a run at its own sizes, and a ladder plans sizes; name a recipe")
     for name in (*_PLANNED, *CONTROLS):
         if name in request.settings:
             why = "controls are for compare" if name in CONTROLS else "a ladder plans its own sizes"
