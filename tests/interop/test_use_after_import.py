@@ -314,14 +314,9 @@ def test_its_architecture_is_a_baseline(name: str, runs: Path, tmp_path: Path) -
     ):
         with pytest.raises(wt.InputError, match=words):
             plan_study(StudyRequest(arms=(*texts, arm), **asked))
+    asked = {**asked, "data": None, "vocab": None, "settings": {}, "task": "induction:length=16", "state": "baseline"}
     with pytest.raises(wt.InputError, match="is a run at its own sizes, and --state turns sizes"):
-        plan_study(
-            StudyRequest(
-                arms=texts,
-                **{**asked, "task": "induction:length=16", "state": "baseline"}
-                | {"data": None, "vocab": None, "settings": {}},
-            )
-        )
+        plan_study(StudyRequest(arms=texts, **asked))
 
 
 @pytest.mark.slow
