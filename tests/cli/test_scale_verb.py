@@ -7,6 +7,8 @@ import pytest
 from tests.comparison.simulated_pool import SimulatedPool
 from windtunnel.cli import ladders
 from windtunnel.comparison.ladders import bill
+from windtunnel.comparison.ladders.engine import run_folder
+from windtunnel.comparison.ladders.request import LadderRequest, plan_ladder
 
 RATES = {"llama": (1.2e-2, -0.2, -0.1), "ngpt": (2e-2, -0.3, 0.1)}
 SMALL = ("--context", "32", "--batch", "8", "--evaluation-tokens", "2048", "--max-epochs", "1000", "--preset", "pilot")
@@ -61,6 +63,20 @@ def test_a_plan_trains_nothing(scale, pool, tmp_path):
     assert sum(found["bill"]["flops"].values()) > 40 * 1e11
     assert not pool.names
     assert not (tmp_path / "ladder").exists()
+
+
+def test_what_is_done_is_not_left_to_do(pool, text, tmp_path):
+    options = {"context": 32, "batch_size": 8, "evaluation_tokens": 2_048, "max_epochs": 1000.0, "preset": "pilot"}
+    ladder = plan_ladder(LadderRequest(arms=("llama", "ngpt"), out=tmp_path / "ladder", data=(text,), **options))
+    found = bill.estimate(ladder, 2)
+    before = ladders._later(ladder, found, tmp_path)
+    assert before["seeds"] == 0
+    assert before["check"] == pytest.approx(1e3 * (found.seconds["runs"] + found.seconds["seeds"]))
+    for rung in ladder.all_rungs():
+        folder = run_folder(tmp_path, rung, 1)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+    assert ladders._later(ladder, found, tmp_path)["check"] == pytest.approx(1e3 * found.seconds["seeds"])
 
 
 @pytest.mark.parametrize(

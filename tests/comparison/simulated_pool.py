@@ -18,14 +18,15 @@ class SimulatedPool(Pool):
     """Losses by the law of `simulated_ladder`, with a parabola in ln(rate) around the best one of each size and length.
 
     The best rate of an arm is factor * N^by_parameters * D^by_tokens, `rates` by kind of mixer. saved: compute that
-    ngpt saves. broken: jobs whose names hold this fail. killed_after: jobs after which it ends like a killed process.
+    ngpt saves. broken: jobs whose names hold this fail. lost: those of them
+    that hold this diverge. killed_after: jobs after which it ends like a killed process.
     """
 
     workers = 2
 
-    def __init__(self, rates, sigma=0.0, saved=1.0, broken=None, killed_after=None):
+    def __init__(self, rates, sigma=0.0, saved=1.0, broken=None, lost=None, killed_after=None):
         self.rates, self.sigma, self.saved = rates, sigma, saved
-        self.broken, self.killed_after, self.jobs = broken, killed_after, {}
+        self.broken, self.lost, self.killed_after, self.jobs = broken, lost, killed_after, {}
 
     @property
     def names(self):
@@ -43,11 +44,12 @@ class SimulatedPool(Pool):
             return {"error": "ValueError: broken on purpose"}
         payload = self.jobs[ticket].payload
         spec, settings = from_json(payload["spec"]), from_json(payload["settings"])
-        end = self.law(spec, settings)
+        diverged = self.lost is not None and self.lost in ticket
+        end = INITIAL if diverged else self.law(spec, settings)
         result = {
             "horizons": {"1.0": {"tokens": settings.steps * settings.step_tokens, "loss": end, "bits_per_byte": end}},
             "initial_loss": INITIAL,
-            "diverged": False,
+            "diverged": diverged,
             "seconds": 1.0,
         }
         folder = Path(payload["folder"])

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.comparison.simulated_pool import SimulatedPool
+from tests.comparison.simulated_pool import INITIAL, SimulatedPool
 from tests.comparison.test_study import text
 from windtunnel.comparison.ladders.bill import Bill, planned
 from windtunnel.comparison.ladders.design import DESIGNS, parse_budgets
@@ -221,6 +221,13 @@ def test_a_broken_arm_is_reported_and_the_others_are_fitted(ladder, tmp_path):
     results = carried_out(ladder, tmp_path / "ladder", SimulatedPool(RATES, broken="/ngpt/"))
     assert list(results["arms"]) == ["llama"]
     assert results["failures"][0]["error"] == "ValueError: broken on purpose"
+
+
+def test_a_diverged_run_counts_with_its_initial_loss_and_is_said(ladder, tmp_path):
+    pool = SimulatedPool(RATES, lost="runs/ngpt/budget-4/size-8")
+    entry = carried_out(ladder, tmp_path / "ladder", pool)["arms"]["ngpt"]
+    assert (entry["diverged"], max(run["loss"] for run in entry["runs"])) == (1, INITIAL)
+    assert any("1 diverged" in note for note in read_sources([tmp_path / "ladder"]).notes)
 
 
 def test_the_bill_counts_what_is_run(ladder, tmp_path):

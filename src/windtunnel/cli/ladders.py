@@ -12,7 +12,7 @@ from windtunnel.cli.study_progress import work_progress
 from windtunnel.comparison.cluster import RayPool
 from windtunnel.comparison.engine import local_pool
 from windtunnel.comparison.ladders.bill import Bill, announcement, estimate
-from windtunnel.comparison.ladders.engine import run_ladder
+from windtunnel.comparison.ladders.engine import run_folder, run_ladder
 from windtunnel.comparison.ladders.ladder import Ladder, Rung
 from windtunnel.comparison.ladders.report import fitted, write_report
 from windtunnel.comparison.ladders.request import LadderRequest, plan_ladder
@@ -31,7 +31,7 @@ def carry_out(request: LadderRequest, as_json: bool) -> None:
         ladder = plan_ladder(request, prepared)
     with closing(_pool(ladder, request)) as pool:
         bill = _announce(screen, ladder, pool.workers)
-        with interruptible(request.out), work_progress(_later(bill)) as progress:
+        with interruptible(request.out), work_progress(_later(ladder, bill, request.out)) as progress:
             results = run_ladder(ladder, request.out, progress=progress, pool=pool, bill=bill)
     _show(screen, results, request.out)
 
@@ -80,10 +80,21 @@ def _pool(ladder: Ladder, request: LadderRequest) -> Pool[Any]:
     return RayPool(request.cluster, request.workers, device)
 
 
-def _later(bill: Bill) -> dict[str, float]:
-    """What follows each phase, in the milliseconds of one worker that jobs weigh."""
-    seconds = [bill.seconds[phase] for phase in _PHASES]
+def _later(ladder: Ladder, bill: Bill, folder: Path) -> dict[str, float]:
+    """What follows each phase and is not done yet, in the milliseconds of one worker that jobs weigh."""
+    seconds = [bill.seconds[phase] - _done(ladder, bill, folder, phase) for phase in _PHASES]
     return {phase: 1e3 * sum(seconds[k + 1 :]) for k, phase in enumerate(_PHASES)}
+
+
+def _done(ladder: Ladder, bill: Bill, folder: Path, phase: str) -> float:
+    """Seconds that a phase's finished runs were to take; trials are counted while they are tried."""
+    seeds = {"runs": [1], "seeds": range(2, ladder.design.seeds + 1)}.get(phase, ())
+    return sum(
+        ladder.tokens(rung) * bill.a_token[rung.arm, rung.size]
+        for rung in ladder.all_rungs()
+        for seed in seeds
+        if (run_folder(folder, rung, seed) / "result.json").is_file()
+    )
 
 
 def _rung(ladder: Ladder, bill: Bill, rung: Rung) -> dict[str, Any]:

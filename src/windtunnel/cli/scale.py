@@ -28,9 +28,9 @@ windtunnel scale llama ngpt griffin --data my.txt --preset pilot --out studies/l
 
 windtunnel scale llama palm --budgets 1e12,2.5e12,6.3e12,1.6e13 --plan --out studies/ladder
 
-windtunnel scale llama ngpt diff_transformer griffin --preset small --budgets 2.5e12:4e13 --out studies/night
+windtunnel scale llama ngpt diff_transformer griffin --preset small --out studies/night
 
-An arm is [label=]recipe[:setting=value,...]. Presets: pilot, small (50k to 1.3M body parameters), medium (2M to 80M).
+An arm is [label=]recipe[:setting=value,...]. Presets: pilot, small (32k to 1M body parameters), medium (2.5M to 80M).
 
 The same command goes on with a ladder that was stopped.
 """

@@ -1,6 +1,7 @@
 """What a ladder costs: its FLOPs by what they are for, and hours by rates that are measured on this machine."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,12 @@ def _seconds_a_token(ladder: Ladder, rung: Rung) -> float:
     return seconds / settings.step_tokens
 
 
+def _load() -> str:
+    """What makes the rates worth little, where others are at work."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    return f", which others use too (load {load:.0f} on {cores} cores: left alone it is faster)" if load > cores else ""
+
+
 def announcement(ladder: Ladder, bill: Bill) -> list[str]:
     """The lines that are printed before anything runs."""
     design, data = ladder.design, ladder.sizes[0].data
@@ -115,7 +122,7 @@ def announcement(ladder: Ladder, bill: Bill) -> list[str]:
         f"each arm: learning rates swept at four rungs ({design.trials} trials and more), a rule fitted, checked at "
         f"the largest budget; then one run a rung, {design.seeds} seeds at the three sizes around each minimum",
         f"the bill: {sum(bill.flops.values()):.3g} training FLOPs ({flops}), about {duration(bill.wall)} on "
-        f"{bill.workers} worker{'s' * (bill.workers != 1)} at rates just measured on this machine; interrupted, the "
-        "same command goes on",
+        f"{bill.workers} worker{'s' * (bill.workers != 1)} at rates just measured on this machine{_load()}; "
+        "interrupted, the same command goes on",
     ]
     return [*lines, *dict.fromkeys(warning for study in ladder.sizes for arm in study.arms for warning in arm.warnings)]

@@ -152,7 +152,7 @@ DESIGNS = {
     ),
     "small": Design(
         name="small",
-        budgets=spaced(2.5e12, 4e13, 4),
+        budgets=spaced(1.4e12, 2.24e13, 4),
         context=128,
         batch_size=16,
         evaluation_tokens=2**18,

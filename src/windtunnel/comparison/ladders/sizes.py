@@ -23,7 +23,7 @@ from windtunnel.recipes.sizing import gated_hidden
 from windtunnel.root import Model
 
 SMALLEST_WIDTH = 16
-FARTHEST = 0.05  # a size may lie this far from its place in the ladder: its own count is what is fitted
+FARTHEST = 0.1  # a size may lie this far from its place in the ladder: its own count is what is fitted
 _NEAR = 4  # shapes that are tried
 _PROBE = {"layers": 12, "width": 128}  # deep enough for any pattern to repeat
 _PLANNED = ("width", "hidden", "layers")

@@ -122,6 +122,8 @@ def _studies(paths: Sequence[Path]) -> tuple[list[_Row], str, list[str]]:
                 notes.append(
                     f"{name} in {path}: its learning rate is not tuned, or the best is at the edge of its grid"
                 )
+            if arm.get("diverged"):
+                notes.append(f"{name} in {path}: {arm['diverged']} diverged; such a run counts with its initial loss")
     if not rows:
         raise InputError(f"{paths[0]}: no arm has a finished run")
     return rows, str(first["baseline"]), notes
