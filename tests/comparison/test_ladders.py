@@ -99,7 +99,10 @@ def test_layers_come_in_whole_patterns_of_every_arm():
             {"tokens_per_parameter": 0.5, "batch_size": 128},
             "would be trained for .* steps, at least 100.*begin at .* FLOPs, or take a --batch",
         ),
-        ({"max_epochs": 4.0}, "epochs.*smallest size at .* FLOPs: end at smaller budgets, bring more text"),
+        (
+            {"max_epochs": 4.0},
+            "epochs.*smallest size at 1.6e.12 FLOPs: end at .* FLOPs, bring .*x the text, or pass --max-epochs",
+        ),
         ({"settings": {"width": 64}}, "width: a ladder plans its own sizes"),
         ({"preset": "smoll"}, "unknown preset 'smoll'.*small"),
     ],

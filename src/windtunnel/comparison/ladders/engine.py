@@ -169,7 +169,9 @@ class _Engine(Work):
         return self.ladder.sizes[rung.size].rule(self.ladder.arm(rung), math.inf).centre
 
     def _rate(self, tuned: Tuned, rung: Rung) -> float:
-        return rate(self.ladder, tuned.rule, rung)
+        """An arm's learning rate at a rung."""
+        factor = tuned.rule.at(self.ladder.costs(rung).parameters.n_active, self.ladder.tokens(rung))
+        return self._centre(rung) * factor
 
     def _try(self, phase: str, wanted: Iterable[tuple[Sweep, float]]) -> None:
         """Run trials; what fails ends its sweep."""
@@ -224,12 +226,6 @@ class _Engine(Work):
             "initial_loss": sweep.initial_loss,
             "trials": [trial.__dict__ for trial in sweep.trials],
         }
-
-
-def rate(ladder: Ladder, rule: RateRule, rung: Rung) -> float:
-    """An arm's learning rate at a rung."""
-    centre = ladder.sizes[rung.size].rule(ladder.arm(rung), math.inf).centre
-    return centre * rule.at(ladder.costs(rung).parameters.n_active, ladder.tokens(rung))
 
 
 def run_folder(folder: Path, rung: Rung, seed: int) -> Path:

@@ -151,7 +151,9 @@ def _check_epochs(ladder: Ladder, text: Text, most: float) -> None:
     try:
         sampler.check_epochs(tokens // plan.step_tokens, plan.batch_size, most)
     except InputError as error:
+        budget, epochs = plan.budgets[rung.budget], sampler.epochs(tokens // plan.step_tokens, plan.batch_size)
+        enough = 0.98 * budget * (most / epochs) ** 2  # D grows with sqrt(C)
         raise InputError(
-            f"{error}; that is the smallest size at {plan.budgets[rung.budget]:.3g} FLOPs: end at smaller budgets, "
-            "bring more text, or pass --max-epochs"
+            f"{error}; that is the smallest size at {budget:.3g} FLOPs: end at {enough:.2g} FLOPs, bring "
+            f"{epochs / most:.1f}x the text, or pass --max-epochs {math.ceil(epochs)}"
         ) from None

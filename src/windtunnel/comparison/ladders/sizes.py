@@ -82,6 +82,10 @@ class Sizing:
     def _spec(self, layers: int, width: int) -> Model:
         return unmatched_spec(self._text, {**self._common, "layers": layers, "width": width})
 
+    def _distortion(self, layers: int, width: int) -> float:
+        """How far a shape is from the design's aspect, at half the weight of a distance in size."""
+        return 0.0 if self.design.layers is not None else abs(math.log(width / layers / self.design.aspect)) / 2
+
     def _nearest(self, parameters: float) -> list[tuple[int, int]]:
         """Layers and widths whose models come nearest in size, with some weight on their aspect; the best first."""
         seen: list[tuple[float, int, int]] = []
@@ -89,8 +93,8 @@ class Sizing:
         while smallest < 2 * parameters:
             sizes = {layers: n_active(self._spec(layers, width)) for layers in self._depths(width)}
             for layers, size in sizes.items():
-                aspect = abs(math.log(width / layers / self.design.aspect))
-                seen.append((abs(math.log(size / parameters)) + aspect / 2, layers, width))
+                distance = abs(math.log(size / parameters)) + self._distortion(layers, width)
+                seen.append((distance, layers, width))
             smallest = min(sizes.values())
             width += _width_step(width)
         return [(layers, width) for _, layers, width in sorted(seen)[:_NEAR]]
@@ -102,8 +106,8 @@ class Sizing:
             sizes = {**self._common, "layers": layers, "width": width}
             match = with_size(self._text, sizes, round(parameters), n_active, lattice=_width_step(width))
             stretched = abs(math.log(match.settings["hidden"] / gated_hidden(width)))
-            aspect = abs(math.log(width / layers / self.design.aspect))
-            found.append((max(abs(match.gap) - ACCEPT, 0.0), stretched + aspect / 2, layers, width, match))
+            distorted = stretched + self._distortion(layers, width)
+            found.append((max(abs(match.gap) - ACCEPT, 0.0), distorted, layers, width, match))
         found.sort(key=lambda one: one[:4])
         *_, nearest, match = found[0]
         if abs(match.gap) > FARTHEST:
