@@ -148,6 +148,8 @@ def test_a_rule_comes_back_and_a_few_points_do_not_run_away():
     assert rule.by_parameters == pytest.approx(-0.2, abs=0.02)
     noisy = fit_rule([Point(1e5, 1e6, 1.0), Point(1.5e5, 7e5, 2.0)])
     assert abs(noisy.by_parameters) < 0.5
+    near = fit_rule([Point(1e5, 1e6, 1.0), Point(1e5, 1e6, 2.0, weight=3.0)])
+    assert near.at(1e5, 1e6) == pytest.approx(2.0 ** (9 / 10))
     assert fit_rule([Point(1e5, 1e6, 0.5)]).at(1e7, 1e8) == pytest.approx(0.5)
 
 
@@ -188,6 +190,7 @@ def test_a_rate_that_falls_more_steeply_than_the_sweeps_show_is_found_by_the_che
     check = results["arms"]["llama"]["check"]
     assert check["moved"] >= 1
     assert check["agreed"]
+    assert abs(check["missed_octaves"]) <= 0.5
     assert results["arms"]["ngpt"]["check"]["moved"] == 0
 
 

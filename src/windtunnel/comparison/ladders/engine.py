@@ -21,6 +21,8 @@ from windtunnel.comparison.tuning import Choice, Trial, TuningRule, choose, next
 from windtunnel.comparison.work import Notify, Work
 from windtunnel.training.settings import TrainingSettings
 
+_CHECK_WEIGHT = 2.0
+_NEAR = 0.5  # octaves within which the rule must come to what the check found
 _MILLISECONDS = 1e3  # the weight of a job is what it is expected to take
 
 
@@ -132,7 +134,9 @@ class _Engine(Work):
                     self._judge(tuned)
         for tuned in self.tuned.values():
             if tuned.check.trials:
-                tuned.rule = fit_rule([self._point(one) for one in (*tuned.sweeps, tuned.check)])
+                points = [self._point(one) for one in tuned.sweeps]
+                tuned.rule = fit_rule([*points, self._point(tuned.check, _CHECK_WEIGHT)])
+                tuned.agreed = tuned.agreed and abs(self._missed(tuned)) <= _NEAR
 
     def _judge(self, tuned: Tuned) -> None:
         """Whether the middle one of three is the best; where not, the centre moves to the one that is."""
@@ -158,11 +162,15 @@ class _Engine(Work):
     def _choice(self, sweep: Sweep) -> Choice:
         return choose(sweep.trials, self._rule(sweep))
 
-    def _point(self, sweep: Sweep) -> Point:
+    def _missed(self, tuned: Tuned) -> float:
+        """Octaves between the rule's rate at the largest budget and the best that was found there."""
+        return math.log2(self._rate(tuned, tuned.check.rung) / self._choice(tuned.check).lr)
+
+    def _point(self, sweep: Sweep, weight: float = 1.0) -> Point:
         """Where a sweep puts the best rate; the parabola around the best needs no half steps."""
         lr = self._choice(sweep).lr
         parameters = self.ladder.costs(sweep.rung).parameters.n_active
-        return Point(parameters, self.ladder.tokens(sweep.rung), lr / self._centre(sweep.rung))
+        return Point(parameters, self.ladder.tokens(sweep.rung), lr / self._centre(sweep.rung), weight)
 
     def _centre(self, rung: Rung) -> float:
         """The recipe's own rate at this width."""
@@ -211,10 +219,12 @@ class _Engine(Work):
         return {
             "rule": tuned.rule.__dict__,
             "sweeps": [self._sweep_record(sweep) for sweep in tuned.sweeps],
-            "check": {**self._sweep_record(tuned.check), "moved": tuned.moved, "agreed": tuned.agreed}
-            if tuned.check.trials
-            else None,
+            "check": self._check_record(tuned) if tuned.check.trials else None,
         }
+
+    def _check_record(self, tuned: Tuned) -> dict[str, Any]:
+        found = {"moved": tuned.moved, "agreed": tuned.agreed, "missed_octaves": self._missed(tuned)}
+        return {**self._sweep_record(tuned.check), **found}
 
     def _sweep_record(self, sweep: Sweep) -> dict[str, Any]:
         choice = self._choice(sweep)

@@ -103,7 +103,7 @@ def _checked(check: Mapping[str, Any] | None) -> str:
     if check is None:
         return "failed"
     moves = f"after {check['moved']} move{'s' * (check['moved'] != 1)}" if check["moved"] else "at once"
-    return f"agreed {moves}" if check["agreed"] else "never agreed: untuned"
+    return f"agreed {moves}, {check['missed_octaves']:+.1f} octaves" if check["agreed"] else "never agreed: untuned"
 
 
 def _trials(name: str, arm: Mapping[str, Any], k: int) -> Chart:
