@@ -20,11 +20,12 @@ class _Line:
 
     def __init__(self, later: Mapping[str, float], unit: str) -> None:
         self._later, self._unit = later, unit
-        self._phase, self._began = "", time.monotonic()
+        self._work, self._began = ("", 0), time.monotonic()
 
     def __call__(self, progress: Progress) -> str:
-        if progress.phase != self._phase:
-            self._phase, self._began = progress.phase, time.monotonic()
+        work = progress.phase, progress.total  # a sweep that is widened at its edge is the same phase with other work
+        if work != self._work:
+            self._work, self._began = work, time.monotonic()
         later = self._later.get(progress.phase, 0)
         words = [f"{progress.phase} {progress.done}/{progress.jobs}"]
         if progress.total:
