@@ -271,6 +271,17 @@ def test_a_disk_that_fills_under_one_process_stops_all(
     assert not train(make_spec(), make_settings(), dataset, tmp_path / "run", ONE_THREAD, resume=True).diverged
 
 
+@pytest.mark.slow
+def test_steps_go_on_while_a_checkpoint_is_written(
+    make_spec: Any, make_settings: Any, dataset: Dataset, tmp_path: Path
+) -> None:
+    """A disk of one process is waited for by the threads that write, and by nothing else."""
+    settings = make_settings(horizons=(0.5, 1.0), tokens=4096)
+    arguments = (str(dataset.folder), str(tmp_path / "run"), make_spec().to_json(), settings.to_json(), None)
+    for part in processes.run(2, "tests.distributed.work:run", *arguments, rank=1, at=2, kind="slow disk"):
+        assert "result" in part, part
+
+
 @pytest.mark.parametrize(
     ("mesh", "recipe", "changes", "words"),
     [

@@ -13,6 +13,7 @@ import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel import checkpoint, recipes
 from windtunnel.data.sampler import Batch, Sampler
 from windtunnel.data.shards import open_dataset
+from windtunnel.distributed.files import write_parts
 from windtunnel.distributed.mesh import Mesh
 from windtunnel.distributed.sharding import build
 from windtunnel.distributed.start import restarted, team
@@ -25,6 +26,7 @@ from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings
 
 ONE_THREAD = Execution(device="cpu", threads=1)
+_writing: list[int] = []  # the steps that came while a slow disk was written to
 SIZES = {"layers": 2, "width": 16, "vocab": 67, "context": 16}
 
 
@@ -135,17 +137,34 @@ def _trouble(rank: int = -1, at: int = 0, kind: str = "", **_: Any) -> Any:
     calls = iter(range(1, 10**6))
 
     def act() -> bool:
-        if next(calls) != at:
+        call = next(calls)
+        if _writing:
+            _writing.append(call)
+        if call != at:
             return False
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "hang":
             time.sleep(60)
+        if kind == "slow disk":
+            checkpoint.write_parts = _slow_disk  # type: ignore[assignment]
         if kind == "full disk":
             checkpoint.write_parts = _full_disk  # type: ignore[assignment]
         return kind == "stop"
 
     return act
+
+
+def _slow_disk(*arguments: Any) -> None:
+    """Writes nothing before the training has come to two more steps."""
+    _writing.append(0)
+    waits = time.monotonic() + 60
+    while len(_writing) < 3:
+        assert time.monotonic() < waits, "the steps wait for the disk"
+        time.sleep(0.01)
+    _writing.clear()
+    checkpoint.write_parts = write_parts
+    write_parts(*arguments)
 
 
 def _full_disk(*_: Any) -> None:

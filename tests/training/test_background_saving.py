@@ -220,9 +220,10 @@ def test_the_writer_raises_once_what_a_job_raised() -> None:
     writer = Writer(background=True)
     writer.submit(fails)
     writer.close()
+    assert writer.failed
     with pytest.raises(WorkError, match="no"):
-        writer.check()
-    writer.check()
+        writer.wait()
+    assert not writer.failed
     writer.submit(lambda: None)
     with pytest.raises(WorkError, match="no"):
         Writer(background=False).submit(fails)

@@ -64,11 +64,11 @@ def prepare(name: str, shape: Shape, problem: Path, fused: bool, allocator: bool
         from windtunnel.bench.rivals import hugging_face
 
         model = hugging_face.load(shape, stored["weights"])
-        return _usual(model, lambda: model(input_ids=tokens, labels=tokens, shift_labels=targets).loss, fused)
+        return usual(model, lambda: model(input_ids=tokens, labels=tokens, shift_labels=targets).loss, fused)
     from windtunnel.bench.rivals import plain
 
     own = plain.load(shape, stored["weights"])
-    return _usual(own, lambda: own(tokens, targets), fused)
+    return usual(own, lambda: own(tokens, targets), fused)
 
 
 def _ours(shape: Shape, weights: dict[str, Tensor], batch: Batch, allocator: bool, threads: int) -> Step:
@@ -87,7 +87,7 @@ def _ours(shape: Shape, weights: dict[str, Tensor], batch: Batch, allocator: boo
     return step
 
 
-def _usual(model: nn.Module, loss_of: Callable[[], Tensor], fused: bool) -> Step:
+def usual(model: nn.Module, loss_of: Callable[[], Tensor], fused: bool) -> Step:
     """The loop that everyone writes: backward, clip, AdamW (decay on matrices alone), the loss read every step."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]

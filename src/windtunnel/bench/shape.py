@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A Llama without grouping or tied tables; by default 6.8 million parameters."""
+    """A Llama without grouping; by default 6.8 million parameters. tied: one table for embedding and head."""
 
     layers: int = 6
     width: int = 256
@@ -15,6 +15,7 @@ class Shape:
     vocab: int = 4096
     context: int = 256
     batch_size: int = 16
+    tied: bool = False
 
     @property
     def step_tokens(self) -> int:

@@ -36,6 +36,7 @@ windtunnel bench generate batching positions --threads 1 --json
 # Each is a module of windtunnel.bench with run(rounds, threads, say) -> figures and table(figures) -> Table.
 KERNELS: dict[str, str] = {
     "loss": "Cross-entropy at a vocabulary of 256,000: time and peak memory against full logits (needs 14 GB).",
+    "mfu": "A training step of a Llama of 124M on a GPU: its share of the peak, beside plain code as nanoGPT's.",
     "saving": "Checkpoints in turn and in the background: how long the training waits.",
     "spikes": "Loss spikes: whether the same data makes one again, read by other states (no timing).",
     "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
@@ -157,11 +158,11 @@ def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def _shape(settings: dict[str, Any]) -> dict[str, int]:
+def _shape(settings: dict[str, Any]) -> dict[str, Any]:
     """Sizes of the benchmark's model."""
     from windtunnel.bench.shape import Shape
 
-    known = [field.name for field in dataclasses.fields(Shape)]
+    known = [field.name for field in dataclasses.fields(Shape) if field.name != "tied"]
     for name, value in settings.items():
         if name not in known:
             raise InputError(f"bench train has no setting {name!r}{nearest(name, known)}")

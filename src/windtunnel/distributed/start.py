@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import torch
@@ -71,7 +72,8 @@ def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0)
             (resolved.replicate, resolved.holders, resolved.tensor),
             mesh_dim_names=("replicate", "shard", "tensor"),
         )
-        joined = Team(resolved, rank, names, devices, weights, store, patience)
+        alike = Team(resolved, rank, names, devices, weights, store, patience)
+        joined = replace(alike, aside=replace(alike, group=dist.new_group(timeout=waiting)))
         with joined.watched():
             yield joined
     finally:

@@ -28,7 +28,8 @@ class Team:
 
     All processes make the same calls in the same order. names: where each process runs. devices: torch's DeviceMesh.
     weights: the same with the axes over which weights are spread as one, named "shard".
-    store: what processes can still say to each other when messages fail.
+    store: what processes can still say to each other when messages fail. group: through which messages go, None for
+    torch's default. aside: the same team through another group, for a thread of each process.
     """
 
     mesh: Mesh = field(default_factory=lambda: Mesh(shard=1))
@@ -38,6 +39,8 @@ class Team:
     weights: Any = None
     store: Any = None
     patience: float = 600.0
+    group: Any = None
+    aside: "Team | None" = None
     _turns: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -80,7 +83,7 @@ class Team:
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place; the same bits everywhere."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def largest(self, number: int) -> int:
@@ -88,7 +91,7 @@ class Team:
         if self.size == 1:
             return number
         found = torch.tensor(number)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
         return int(found)
 
     def gathered(self, rows: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ class Team:
         if self.size == 1:
             return rows
         every = rows.new_empty((self.size * len(rows), *rows.shape[1:]))
-        dist.all_gather(list(torch.split(every, len(rows))), rows.contiguous())
+        dist.all_gather(list(torch.split(every, len(rows))), rows.contiguous(), group=self.group)
         return every
 
     def collected(self, message: str) -> list[str]:
@@ -113,7 +116,7 @@ class Team:
         sent = torch.zeros(self.largest(len(words)), dtype=torch.uint8)
         if self.lead:
             sent = torch.frombuffer(words, dtype=torch.uint8)
-        dist.broadcast(sent, 0)
+        dist.broadcast(sent, 0, group=self.group)
         return json.loads(sent.numpy().tobytes())
 
     def together(self, action: Callable[[], Result]) -> Result:

@@ -45,12 +45,13 @@ class RunFolder:
     Checkpoints are written by `writer`, which may be behind: `saved` counts the one that is being written, and who
     reads checkpoints waits for it. If it cannot be written, it is taken back from `saved` before its error is raised.
     Every process of a team calls the same methods; the lead alone writes, but for the parts of checkpoints, for which
-    all wait. places: where the tensors of this process lie, by parameter.
+    the writers of all wait. places: where the tensors of this process lie, by parameter.
     """
 
     def __init__(self, path: Path, background: bool = True, team: Team = ALONE) -> None:
         self.path, self.team = path, team
-        self.writer = Writer(background and team.size == 1)
+        self.writer = Writer(background)
+        self._writing = team.aside if background and team.aside is not None else team
         self.places: Mapping[str, Place] = {}
         self.checkpoints = path / "checkpoints"
         self.saved: list[Saved] = []
@@ -130,19 +131,19 @@ class RunFolder:
 
         def write() -> None:
             try:
-                self.team.led(first)
+                self._writing.led(first)
                 self._write(position.name, snapshot, {"state": record, "base": position.base, "final": False}, before)
             except WorkError:
                 self.saved = before
                 raise
-            self._remove([each for each in after if each.name not in needed])
+            self._remove([each for each in after if each.name not in needed], self._writing)
 
         self.writer.submit(write)
 
     def discard(self, unwanted: Sequence[Saved]) -> None:
         """Delete checkpoints, the last first; one that a killed process was deleting is never seen again."""
         self.writer.wait()
-        self._remove(unwanted)
+        self._remove(unwanted, self.team)
         self.saved = [each for each in self.saved if each not in unwanted]
 
     def note(self, entry: str, value: Any) -> None:
@@ -166,17 +167,17 @@ class RunFolder:
 
     def _write(self, name: str, snapshot: Snapshot, record: dict[str, Any], before: Sequence[Saved]) -> None:
         try:
-            save(self.checkpoints / name, dict(snapshot), record, self.team, self.places)
+            save(self.checkpoints / name, dict(snapshot), record, self._writing, self.places)
         except WorkError as error:
             last = f"--resume goes on from {before[-1].name}" if before else "no earlier state was saved"
             raise WorkError(f"{error}; {last}") from error
 
-    def _remove(self, unwanted: Sequence[Saved]) -> None:
+    def _remove(self, unwanted: Sequence[Saved], team: Team) -> None:
         def delete() -> None:
             for each in reversed(unwanted):
                 remove(self.checkpoints / each.name)
 
-        self.team.led(delete)
+        team.led(delete)
 
     def _take(self, file: IO[str]) -> None:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.checkpoint import Checkpoint, read_index
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, WorkError
 from windtunnel.training.clock import Clock
 from windtunnel.training.folder import RunFolder, Saved
 from windtunnel.training.horizons import Horizons, learning
@@ -20,7 +20,7 @@ from windtunnel.training.spikes import NEARBY, is_milestone, milestone
 from windtunnel.training.state import State
 from windtunnel.training.watch import WINDOW
 
-_SAVE, _STOP = 1, 2
+_SAVE, _STOP, _FAILED = 1, 2, 1000
 _REPORT_SECONDS, _FETCH_SECONDS = 0.2, 0.5
 
 
@@ -131,7 +131,6 @@ class Session:
         self.clock.start()
         self._fetched_seconds = self.clock.seconds
         while self.state.step < segment.stop and not self.diverged:
-            self.folder.writer.check()
             self._keep_for_rewinding(segment)
             self._pause_if_asked(segment)
             self._advance(segment)
@@ -220,6 +219,9 @@ class Session:
         wish = self.team.largest(self._wish())
         if wish == 0:
             return
+        if wish == _FAILED:
+            self.folder.writer.wait()
+            raise WorkError(f"{self.folder.path}: a checkpoint could not be written by another process")
         self._fetch()
         self.trainer.execution.synchronize()
         with self.clock.paused():
@@ -229,7 +231,9 @@ class Session:
             raise Interrupted(self.folder.path, self.state.step, wish - _STOP or None)
 
     def _wish(self) -> int:
-        """What this process wants before a step: to go on, to save, or to stop, and for which signal."""
+        """What this process wants before a step: to go on, to save, or to stop, and for which signal or failure."""
+        if self.folder.writer.failed:
+            return _FAILED
         if self.signals.received is not None or (self.options.stop is not None and self.options.stop()):
             return _STOP + (self.signals.received or 0)
         due = time.monotonic() - self._saved_at >= self.options.save_seconds

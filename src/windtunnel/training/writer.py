@@ -7,7 +7,7 @@ from collections.abc import Callable
 class Writer:
     """Runs jobs in order, each in a thread while the caller goes on; the next one waits for the one before.
 
-    What a job raises is raised by the next call of `check`, `wait` or `submit`. background: False runs jobs at once.
+    What a job raises is raised by the next call of `wait` or `submit`. background: False runs jobs at once.
     """
 
     def __init__(self, background: bool) -> None:
@@ -24,10 +24,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint")
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise what a finished job raised; takes no time."""
-        if self._error is not None:
-            self.wait()
+    @property
+    def failed(self) -> bool:
+        """Whether a job raised what has not been raised here yet; takes no time."""
+        return self._error is not None
 
     def wait(self) -> None:
         """Return when nothing is being written; raise what the job raised."""

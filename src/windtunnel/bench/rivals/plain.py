@@ -64,6 +64,8 @@ class PlainLlama(nn.Module):
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=1e-6)
         self.head = nn.Linear(shape.width, shape.vocab, bias=False)
+        if shape.tied:
+            self.head.weight = self.embedding.weight
         size = shape.width // shape.heads
         angles = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(0, size, 2) / size)
         self.register_buffer("cos", torch.cat((angles.cos(), angles.cos()), -1), persistent=False)
@@ -81,5 +83,7 @@ def load(shape: Shape, weights: dict[str, Tensor]) -> PlainLlama:
     """The model with Windtunnel's weights, whose names differ in three places only."""
     model = PlainLlama(shape)
     renamed = {name.replace(".residual.", "."): value for name, value in weights.items()}
+    if shape.tied:
+        renamed["head.weight"] = renamed["embedding.weight"]
     model.load_state_dict(renamed)
     return model
