@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import windtunnel as wt
 from tests.distributed import processes, work
@@ -22,6 +23,8 @@ from windtunnel.distributed.team import Team
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.interop.exporting import export_run
+from windtunnel.ledger.memory import Memory
+from windtunnel.training import fitting
 from windtunnel.training.fitting import check_team
 from windtunnel.training.run import train
 
@@ -314,6 +317,23 @@ def test_what_does_not_fit_is_refused(
     members = Team(mesh, 0, ("",) * math.prod(mesh.sizes))
     with pytest.raises(InputError, match=words):
         check_team(make_spec(recipe), make_settings(**changes), ONE_THREAD, members)
+
+
+def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, mesh = Memory(40 << 30, 40 << 30, 80 << 30), Mesh(shard=2, context=2, tensor=2)
+    monkeypatch.setattr(fitting, "_memory_of", lambda device: 19 * 2.0**30)
+    words = "take 20.0 GiB on each device .*shard=2, context=2, tensor=2.* has 19.0 GiB for a process"
+    with pytest.raises(InputError, match=words):
+        fitting.check_memory(held, Team(mesh, 0, ("",) * 8), torch.device("cpu"))
+    monkeypatch.setattr(fitting, "_memory_of", lambda device: 20 * 2.0**30)
+    fitting.check_memory(held, Team(mesh, 0, ("",) * 8), torch.device("cpu"))
+
+
+def test_a_process_has_its_share_of_the_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fitting._memory_of(torch.device("cpu"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert whole is not None
+    assert fitting._memory_of(torch.device("cpu")) == whole / 4
 
 
 def test_compilation_is_refused(make_spec: Any, make_settings: Any) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from windtunnel.distributed.mesh import AXES, Mesh
@@ -66,15 +66,20 @@ def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0)
     try:
         store.set(f"name/{rank}", f"{socket.gethostname()}, pid {os.getpid()}")
         names = tuple(store.get(f"name/{each}").decode() for each in range(size))
-        devices = init_device_mesh(kind, resolved.sizes, mesh_dim_names=AXES)
-        weights = init_device_mesh(
-            kind,
-            (resolved.replicate, resolved.holders, resolved.tensor),
-            mesh_dim_names=("replicate", "shard", "tensor"),
-        )
+        devices = _grid(kind, dict(zip(AXES, resolved.sizes, strict=True)))
+        weights = devices
+        if resolved.holders != resolved.shard:
+            spread = {"replicate": resolved.replicate, "shard": resolved.holders, "tensor": resolved.tensor}
+            weights = _grid(kind, spread)
         alike = Team(resolved, rank, names, devices, weights, store, patience)
         joined = replace(alike, aside=replace(alike, group=dist.new_group(timeout=waiting)))
         with joined.watched():
             yield joined
     finally:
         dist.destroy_process_group()
+
+
+def _grid(kind: str, sizes: dict[str, int]) -> DeviceMesh:
+    """torch's mesh of the axes that are longer than one, and of `shard`; every axis costs connections at the start."""
+    kept = {name: size for name, size in sizes.items() if size > 1 or name == "shard"}
+    return init_device_mesh(kind, tuple(kept.values()), mesh_dim_names=tuple(kept))

@@ -1,5 +1,7 @@
 """Whether a run fits a team of processes; what does not is refused by name before work starts."""
 
+import os
+
 import torch
 
 from windtunnel.distributed import experts, sequence
@@ -7,6 +9,7 @@ from windtunnel.distributed.team import Team
 from windtunnel.distributed.tensor import cut
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.ledger.memory import Memory
 from windtunnel.mlps.routers import RouterLayer
 from windtunnel.root import Model
 from windtunnel.training.optimisers import OPTIMISERS
@@ -39,6 +42,30 @@ def check_team(
             f"accumulation is {settings.accumulation}: experts balance their load within a micro-batch, so that "
             f"{team.readers} processes that read need whole ones; take --accumulation {team.readers} or a multiple"
         )
+
+
+def check_memory(memory: Memory, team: Team, device: torch.device) -> None:
+    """Raise an `InputError` where weights, gradients and the optimiser's state alone are more than a device has.
+
+    Activations come on top; they are not counted here.
+    """
+    needed, there = memory.total / (team.mesh.holders * team.mesh.tensor), _memory_of(device)
+    if there is None or needed <= there:
+        return
+    raise InputError(
+        f"memory: weights, gradients and optimiser state take {needed / 2**30:.1f} GiB on each device ({team.mesh}), "
+        f"and {device} has {there / 2**30:.1f} GiB for a process; take more devices to shard over, or a smaller model"
+    )
+
+
+def _memory_of(device: torch.device) -> float | None:
+    """Bytes for one process: a GPU's, or its share of the host's; None where that is not known."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    if device.type != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return host / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _check_batches(settings: TrainingSettings, team: Team) -> None:

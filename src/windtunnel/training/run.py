@@ -20,7 +20,7 @@ from windtunnel.errors import InputError
 from windtunnel.execution import Execution, Resolved, measured_peak
 from windtunnel.ledger import Ledger, keeps_maps, ledger
 from windtunnel.root import Model
-from windtunnel.training.fitting import check_team
+from windtunnel.training.fitting import check_memory, check_team
 from windtunnel.training.folder import RESULT, RunFolder
 from windtunnel.training.horizons import Horizons, imputed_loss, learning
 from windtunnel.training.interruption import noted_signals
@@ -122,10 +122,11 @@ def train(
     resolved = execution.resolve()
     sampler = workload.order(settings)
     hash_of_batches = batch_hash(sampler, settings.steps, settings.replace(skips=()).sequences_at)
+    counted = _ledger(spec, settings, resolved)
+    check_memory(counted.memory, team, resolved.device)
     run = RunFolder(Path(folder), background, team)
     with run.locked():
         identity = _identity(spec, settings, workload, resolved, hash_of_batches)
-        counted = _ledger(spec, settings, resolved)
         identity["memory"] = {**counted.memory._asdict(), "total": counted.memory.total}
         identity["optimiser_operations"] = counted.optimiser
         if origin is not None:
