@@ -18,5 +18,5 @@ def test_both_compute_the_same_and_are_timed(monkeypatch: pytest.MonkeyPatch) ->
     assert result["text"]["same_text"]
     assert result["text"]["compile_seconds"] is None
     labels = [row[1] for row in neo.table(result).rows]
-    assert labels == [neo.THEIRS, neo.OURS, neo.THEIRS, neo.EAGER]
+    assert labels == [neo.THEIRS, neo.OURS, neo.THEIRS, neo.EAGER, neo.PRODUCTS]
     assert all(len(each["seconds"]) == 2 for each in [*forward["contestants"], *result["text"]["contestants"]])

@@ -2,7 +2,8 @@
 
 Weights are random: time does not depend on them. Their class has eager attention alone, ours bands of the window's
 width. Text is decoded by the compiled step, whose compilation is not part of the times and is stated beside them, and
-without it.
+without it. Beside it stands the time of as many products of every matrix with a vector: no decoder of one text that
+multiplies by every weight can be faster.
 """
 
 import time
@@ -10,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from windtunnel import build, recipes
+from windtunnel.bench.generate import matrices
 from windtunnel.bench.rivals import native
 from windtunnel.bench.spread import Ratio
 from windtunnel.bench.turns import Say, compared, take_turns
@@ -24,7 +27,7 @@ from windtunnel.report.tables import Table
 from windtunnel.root import Model, ModelLayer
 from windtunnel.runs import Run
 
-THEIRS, OURS, EAGER = "transformers", "windtunnel", "windtunnel, eager"
+THEIRS, OURS, EAGER, PRODUCTS = "transformers", "windtunnel", "windtunnel, eager", "its products alone"
 LENGTHS, PROMPT, TOKENS = (128, 512, 1024), 64, 64
 
 
@@ -74,10 +77,11 @@ def _text(ours: ModelLayer, theirs: Any, rounds: int, compiled: bool, say: Say) 
     prompt = _tokens(ours.spec.vocab, PROMPT)
     step = compiled_or_said(ours, ours.reserve(1, 8, 4), say) if compiled else None
     texts: dict[str, list[int]] = {}
-    contestants = {
+    contestants: dict[str, Callable[[], object]] = {
         THEIRS: lambda: texts.__setitem__(THEIRS, _generated_by_rival(theirs, prompt)),
         EAGER: lambda: texts.__setitem__(EAGER, _generated(ours, prompt, compiled=False)),
     }
+    contestants[PRODUCTS] = lambda: _products(ours)
     if step is not None:
         contestants[OURS] = lambda: texts.__setitem__(OURS, _generated(ours, prompt, compiled=True))
     seconds = take_turns(contestants, rounds, lambda words: say(f"text: {words}"))
@@ -93,6 +97,14 @@ def _generated(model: ModelLayer, prompt: torch.Tensor, compiled: bool) -> list[
     request = Request(prompt=tuple(prompt[0].tolist()), sampling=Sampling(temperature=0), tokens=TOKENS)
     generation = Generation(Run(model, None, model.spec, {}), [request], compiled=compiled)
     return [piece.token for piece in generation if piece.token is not None]
+
+
+@torch.inference_mode()
+def _products(model: ModelLayer) -> None:
+    met = matrices(model)
+    for _ in range(TOKENS):
+        for weight in met:
+            F.linear(torch.ones(1, weight.shape[1]), weight)
 
 
 @torch.no_grad()
