@@ -6,6 +6,7 @@ import typer
 
 from windtunnel import __version__
 from windtunnel.cli import (
+    ablate,
     bench,
     claims,
     compare,
@@ -73,6 +74,7 @@ for verb in (
     show,
     train,
     compare,
+    ablate,
     report,
     claims,
     scale,

@@ -39,6 +39,7 @@ KERNELS: dict[str, str] = {
     "mfu": "A training step of a Llama of 124M on a GPU: its share of the peak, beside plain code as nanoGPT's.",
     "saving": "Checkpoints in turn and in the background: how long the training waits.",
     "spikes": "Loss spikes: whether the same data makes one again, read by other states (no timing).",
+    "transfer": "Learning-rate sweeps over widths: where the best rate lies, under muP and without it (no timing).",
     "experts": "Dropless experts against a dense MLP of equal active operations, forward and backward.",
     "scan": "The linear recurrence, forward and backward, against the time of moving its bytes.",
     "hawk": "A training step of Hawk against transformers' RecurrentGemma of the same shape.",

@@ -107,6 +107,12 @@ def run(
     dtype: DType = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks.")] = False,
     packages: Packages = [],  # noqa: B006
+    mup: Annotated[
+        int | None,
+        typer.Option(
+            "--mup", metavar="WIDTH", parser=count, help="Every arm under muP from this width, if it passes the check."
+        ),
+    ] = None,
     rules: Annotated[
         str,
         typer.Option("--settings", help="common: the same training for all; paper: beside each arm its paper's own."),
@@ -160,5 +166,6 @@ def run(
         cluster=cluster,
         packages=tuple(packages),
         rules=rules,
+        mup=mup,
     )
     carry_out(request, as_json, evaluate)

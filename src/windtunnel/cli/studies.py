@@ -12,7 +12,7 @@ from windtunnel.cli.progress import evaluation_progress, stage_progress
 from windtunnel.cli.screen import Screen, console
 from windtunnel.cli.study_progress import study_progress
 from windtunnel.comparison import asking
-from windtunnel.comparison.announcement import announcement, estimate
+from windtunnel.comparison.announcement import Bill, announcement, estimate
 from windtunnel.comparison.cluster import RayPool
 from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.pool import Pool
@@ -56,6 +56,14 @@ def carry_out(request: StudyRequest, as_json: bool, evaluations: str | None = No
         results = assemble(request.out, request.packages)
     page = write_report(results, request.out)
     show_results(screen, results, page)
+
+
+def planned(request: StudyRequest) -> tuple[Study, Bill]:
+    """A study and what it would cost; nothing is trained, and its folder is not made."""
+    with stage_progress("data") as prepared:
+        study = plan_study(request, prepared)
+    with closing(_pool(study, request)) as pool:
+        return study, estimate(study, pool.workers)
 
 
 def ask(study: Study, folder: Path, questions: Sequence[Evaluation], execution: Execution) -> Answers:

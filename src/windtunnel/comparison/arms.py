@@ -162,12 +162,12 @@ def with_size(
     """An arm at these layers and this width, its feed-forward width turned until `count` is nearest to the target."""
     arm = _unmatched(parse_arm(text), sizes)
     counter = _counter(arm.recipe, arm.settings, count)
-    return match(counter, _shape(arm.spec), target, lattice=lattice, allow_gap=True, knobs=("hidden",))
+    return match(counter, shape_of(arm.spec), target, lattice=lattice, allow_gap=True, knobs=("hidden",))
 
 
 def pattern_period(text: str, sizes: Mapping[str, Any]) -> int:
     """Layers of one whole pattern of an arm; 1 where all are alike or no two are."""
-    return _shape(unmatched_spec(text, sizes)).period
+    return shape_of(unmatched_spec(text, sizes)).period
 
 
 def state_of(arms: Sequence[Arm], baseline: str, length: int) -> int:
@@ -198,7 +198,7 @@ def _at_one_state(
         found = match_state(
             _counter(request.recipe, arm.settings, lambda spec: _state(spec, length)),
             _counter(request.recipe, arm.settings),
-            _shape(arm.spec),
+            shape_of(arm.spec),
             target,
             n_body_active(reference.spec),
             lattice=lattice,
@@ -220,7 +220,7 @@ def _unmatched(request: ArmRequest, sizes: Mapping[str, Any]) -> Arm:
     architecture, controls = _split(request)
     settings = {**sizes, **architecture}
     spec = _spec(request, settings)
-    own = Match(_shape(spec).settings(), n_body_active(spec), 0.0, "none", 0)
+    own = Match(shape_of(spec).settings(), n_body_active(spec), 0.0, "none", 0)
     return Arm(request.label, request.recipe, spec, training_of(request.recipe), own, settings, **controls)
 
 
@@ -231,7 +231,7 @@ def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, latt
         *request.settings
     }:  # sizes that the user chose are not turned
         gap = n_body_active(arm.spec) / target - 1
-        own = Match(_shape(arm.spec).settings(), n_body_active(arm.spec), gap, "given", 0)
+        own = Match(shape_of(arm.spec).settings(), n_body_active(arm.spec), gap, "given", 0)
         if abs(gap) > 0.02 and not allow_gap:
             raise InputError(
                 f"arm {arm.label!r}: its sizes give {own.n_body:,} active body parameters, {100 * gap:+.1f} % from "
@@ -239,7 +239,7 @@ def _matched(request: ArmRequest, sizes: Mapping[str, Any], reference: Arm, latt
             )
         return _replace(arm, matching=own)
     found = match(
-        _counter(request.recipe, arm.settings), _shape(arm.spec), target, lattice=lattice, allow_gap=allow_gap
+        _counter(request.recipe, arm.settings), shape_of(arm.spec), target, lattice=lattice, allow_gap=allow_gap
     )
     settings = arm.settings if found.knob == "none" else {**arm.settings, **_turned(found, arm)}
     warnings = (found.warning,) if found.warning else ()
@@ -254,7 +254,7 @@ def _twin(
         return None
     arm = _unmatched(request, sizes)
     count, target = _counter(request.recipe, arm.settings), n_body_active(reference.spec)
-    found = match_by_width(count, _shape(arm.spec), target, lattice=lattice)
+    found = match_by_width(count, shape_of(arm.spec), target, lattice=lattice)
     settings = {**arm.settings, **_turned(found, arm)}
     label = f"{request.label}-by-width"
     return _replace(
@@ -264,7 +264,7 @@ def _twin(
 
 def _turned(found: Match, arm: Arm) -> dict[str, int]:
     """The settings that the match changed; heads only with the width, since recipes count heads in their own way."""
-    return _changes(arm.recipe, _shape(arm.spec).settings(), found.settings)
+    return _changes(arm.recipe, shape_of(arm.spec).settings(), found.settings)
 
 
 def _changes(recipe: str, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
@@ -276,7 +276,7 @@ def _changes(recipe: str, before: Mapping[str, int], after: Mapping[str, int]) -
 
 
 def _counter(recipe: str, settings: Mapping[str, Any], of: Callable[[Model], int] = n_body_active) -> Any:
-    before = _shape(recipes.build(recipe, **settings)).settings()
+    before = shape_of(recipes.build(recipe, **settings)).settings()
 
     def count(sizes: dict[str, int]) -> int:
         return of(recipes.build(recipe, **{**settings, **_changes(recipe, before, sizes)}))
@@ -284,7 +284,7 @@ def _counter(recipe: str, settings: Mapping[str, Any], of: Callable[[Model], int
     return count
 
 
-def _shape(spec: Model) -> Shape:
+def shape_of(spec: Model) -> Shape:
     """The sizes to turn: the first number of heads and the first feed-forward width found, and the pattern's period."""
     layers = spec.layers
     period = next((p for p in range(1, len(layers)) if layers[p:] == layers[:-p]), 1)

@@ -7,6 +7,7 @@ from windtunnel import recipes
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.given import is_run
 from windtunnel.errors import InputError
+from windtunnel.mup import MuP
 from windtunnel.training.settings import TrainingSettings
 
 RULES = ("common", "paper")
@@ -49,7 +50,8 @@ def published_values(arm: Arm) -> dict[str, Any]:
 
 def centre(arm: Arm) -> float:
     """Where the arm's grid of learning rates begins."""
-    return float(arm.published.get("learning_rate", arm.training.learning_rate_at(arm.spec.width)))
+    width = arm.spec.initial.base if isinstance(arm.spec.initial, MuP) else arm.spec.width
+    return float(arm.published.get("learning_rate", arm.training.learning_rate_at(width)))
 
 
 def shares_trunk(arm: Arm) -> bool:

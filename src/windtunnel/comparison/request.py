@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from windtunnel.comparison.ablation.arms import Ablation, ablation_arms, title_of
 from windtunnel.comparison.arms import Arm, build_arms, sizes_given, state_of
+from windtunnel.comparison.carried import carried, check_carried
 from windtunnel.comparison.cluster import check_cluster
 from windtunnel.comparison.presets import Preset, for_task, preset
 from windtunnel.comparison.published import with_papers
@@ -19,6 +21,7 @@ from windtunnel.data.shards import prepare
 from windtunnel.data.tasks import Task, parse_task
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.training.transfer import check_mup
 from windtunnel.training.workload import ITEMS, Synthetic, Text, Workload
 
 MARGIN = 0.03
@@ -31,6 +34,8 @@ class StudyRequest:
     task: a synthetic task in place of a text. state: arms are matched in the bytes that decoding an item of it carries,
     so many, or "baseline" for as many as the baseline has; None matches parameters.
     rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
+    ablation: a recipe to take apart, in place of arms. mup: the width from which muP carries every arm, if it passes
+    the coordinate check.
     """
 
     arms: tuple[str, ...]
@@ -65,6 +70,8 @@ class StudyRequest:
     cache: Path | None = None
     packages: tuple[str, ...] = ()
     rules: str = "common"
+    ablation: Ablation | None = None
+    mup: int | None = None
 
 
 def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study:
@@ -83,7 +90,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     vocab = task.ids if task is not None else design.vocab or 1024
     _build(request, design, vocab)  # impossible arms are found before the corpus is read
     workload = _workload(request, design, progress)
-    arms, baseline = _build(request, design, int(workload.record["vocab"]))
+    arms, baseline, ablation = _build(request, design, int(workload.record["vocab"]))
     data = dict(workload.record)
     mixture: Mix = ()
     if isinstance(workload, Text):
@@ -92,12 +99,13 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     if request.state is not None:
         data["state"] = state_of(arms, baseline, design.context)
     study = Study(
-        title=" · ".join(arm.label for arm in arms),
+        title=" · ".join(arm.label for arm in arms) if not ablation else title_of(ablation),
         arms=tuple(arms),
         baseline=baseline,
         design=design,
         data=data,
         mixture=mixture,
+        ablation=ablation,
         execution=execution,
         device=resolved.device.type,
         dtype=resolved.dtype,
@@ -108,8 +116,11 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     for arm in arms:  # an impossible budget or schedule is found before anything runs
         for settings in study.all_settings(arm, 1e-3, 1).values():
             workload.check(arm.spec, settings)
+            check_mup(arm.spec, settings)
         study.trial_settings(arm, 1e-3, design.tuning_fraction)
     check_folder(study, request.out)
+    if request.mup is not None and not (request.out / "study.json").is_file():
+        check_carried(arms, request.mup, None if progress is None else lambda words: progress(words, 0.0))
     return study
 
 
@@ -170,16 +181,21 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
     return replace(design, **changes)
 
 
-def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str]:
+def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str, Mapping[str, Any]]:
+    """The arms, the baseline's label, and what they take apart, if they do."""
     lattice = 8 if design.width < 512 else 64
+    settings = {name: value for name, value in request.settings.items() if name != "vocab"}
+    if request.ablation is not None:
+        gap = request.allow_param_gap
+        return ablation_arms(request.ablation, design, vocab, settings, lattice=lattice, allow_gap=gap)
     arms, baseline = build_arms(
         request.arms,
         request.baseline,
         design,
         vocab,
-        {name: value for name, value in request.settings.items() if name != "vocab"},
+        settings,
         lattice=lattice,
         allow_gap=request.allow_param_gap,
         state=request.state,
     )
-    return with_papers(arms, request.rules), baseline
+    return carried(with_papers(arms, request.rules), request.mup), baseline, {}

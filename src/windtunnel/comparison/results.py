@@ -11,6 +11,7 @@ import torch
 
 import windtunnel
 from windtunnel.checkpoint import read_json, write_json
+from windtunnel.comparison.ablation.effects import effects
 from windtunnel.comparison.arm_results import ArmRuns, arm_entry, read_runs
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.asking import asked
@@ -98,6 +99,10 @@ def build_results(files: Files) -> dict[str, Any]:
         "failures": files.failures,
         "notes": [warning for arm in study.arms for warning in arm.warnings],
     }
+    if study.ablation:
+        losses = {label: dict(zip(one.seeds, one.losses[1.0], strict=True)) for label, one in files.runs.items()}
+        untuned = [label for label, arm in arms.items() if arm["untuned"]]
+        results["ablation"] = effects(study.ablation, losses, untuned)
     results["caveats"] = caveats(study, results) if study.task is None else task_caveats(study, results)
     return results
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ TASK_RATIO = math.sqrt(2)  # what is learned suddenly is learned within a narrow
 
 @dataclass(frozen=True)
 class Study:
-    """A question ready to be answered: everything that decides a figure, and nothing else, is in `question()`."""
+    """A question ready to be answered: everything that decides a figure, and nothing else, is in `question()`.
+
+    ablation: which parts of a recipe the arms have, and in which order; empty where arms are recipes.
+    """
 
     title: str
     arms: tuple[Arm, ...]
@@ -46,6 +50,7 @@ class Study:
     primary: str | None
     workload: Workload
     mixture: Mix = ()
+    ablation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> Task | None:
@@ -129,6 +134,7 @@ class Study:
             "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
             "arms": [_arm_json(arm) for arm in self.arms],
             **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
+            **({"ablation": dict(self.ablation)} if self.ablation else {}),
         }
 
     def _data(self) -> dict[str, Any]:
@@ -244,6 +250,7 @@ def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         primary=question["primary"],
         workload=open_workload(record.get("workload") or {"folder": record["dataset_folder"]}),
         mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
+        ablation=question.get("ablation", {}),
     )
 
 

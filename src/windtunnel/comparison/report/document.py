@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.comparison.report import wording
+from windtunnel.comparison.report.ablation import ablation_section
 from windtunnel.comparison.report.accuracy import is_task, task_sections
 from windtunnel.comparison.report.costs import cost_section, pareto_section
 from windtunnel.comparison.report.evidence import caveats_section, equal_section, machine_section
@@ -30,6 +31,7 @@ def render_report(results: Mapping[str, Any]) -> str:
     """The report as one self-contained page: the same results give the same text."""
     study = read(results)
     sections = [
+        ablation_section(study),
         *_answer(study),
         cost_section(study),
         *question_sections(study),
