@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.recipes.cases import model_of, tokens_for
 from windtunnel.inference import states
 from windtunnel.inference.batch import Batch
-from windtunnel.inference.compiled import cache_folder
 from windtunnel.inference.engine import Engine, EngineSettings
+from windtunnel.inference.programs import cache_folder
 from windtunnel.inference.request import Request
 from windtunnel.inference.sampling import Sampling
 from windtunnel.root import ModelLayer
@@ -27,7 +27,9 @@ def main(case: str) -> None:
     model = model_of(case, layers=2).eval()
     ours, theirs = (Batch(model, 3, 64, 8, compiled=compiled) for compiled in (True, False))
     assert ours.step is not None
-    assert ours.step.program.fresh
+    assert ours.step.programs.single.fresh
+    assert ours.step.programs.block is not None
+    assert ours.step.programs.block.fresh
     text = tokens_for(model.spec, batch=3, length=LENGTH).tolist()
     for first, rows, count in _feeds():
         chosen = [text[row][ours.lengths[row] : ours.lengths[row] + count] for row in range(first, first + rows)]
@@ -37,8 +39,8 @@ def main(case: str) -> None:
             close(one, other)
     loaded = Batch(model_of(case, seed=1, layers=2).eval(), 1, 48, 8, compiled=True)  # other weights, the same program
     assert loaded.step is not None
-    assert not loaded.step.program.fresh
-    assert len(list(cache_folder().glob("decode-*"))) == 1
+    assert not loaded.step.programs.single.fresh
+    assert len(list(cache_folder().glob("decode-*"))) == 2
     assert texts(model, compiled=True) == texts(model, compiled=False)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.inference.compiled import texts
 from tests.recipes.cases import model_of
-from windtunnel.inference import compiled
+from windtunnel.inference import compiled, programs
 from windtunnel.inference.engine import Engine, EngineSettings
 
 ROOT = Path(__file__).parents[2]
@@ -66,17 +66,17 @@ def test_a_program_that_is_wrong_is_not_used() -> None:
         return [torch.zeros(len(given[0]), 1, model.spec.vocab)]
 
     with pytest.raises(compiled.WorkError, match="differs from the eager one"):
-        compiled._check(model, compiled.Program(run, 0.0, fresh=False))
+        compiled._check(model, programs.Program(run, 0.0, fresh=False), None, "single")
 
 
 def test_a_program_is_named_by_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     model, deeper = model_of("llama", layers=1), model_of("llama", layers=2)
-    name = compiled._key(model)
-    assert name == compiled._key(model_of("llama", seed=3, layers=1))
-    assert name != compiled._key(deeper)
-    assert name != compiled._key(model_of("llama", layers=1, dtype=torch.float64))
-    monkeypatch.setattr(compiled, "_sources", lambda: "edited")
-    assert name != compiled._key(model)
+    name = programs._key(model)
+    assert name == programs._key(model_of("llama", seed=3, layers=1))
+    assert name != programs._key(deeper)
+    assert name != programs._key(model_of("llama", layers=1, dtype=torch.float64))
+    monkeypatch.setattr(programs, "_sources", lambda: "edited")
+    assert name != programs._key(model)
 
 
 @pytest.mark.slow

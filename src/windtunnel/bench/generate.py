@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel import build, recipes
-from windtunnel.bench import decode_tables
+from windtunnel.bench import decode_tables, drafts
 from windtunnel.bench.decode_plan import Plan
-from windtunnel.bench.decode_uses import lookup, positions, serving
+from windtunnel.bench.decode_uses import positions, serving
 from windtunnel.bench.decoder import Decoder, corpus_tokens
 from windtunnel.bench.rivals import hugging_face, recurrent_gemma
 from windtunnel.bench.shape import Shape as LlamaShape
@@ -37,11 +37,12 @@ from windtunnel.runs import Run
 RIVALS = ("llama", "recurrentgemma")
 SECTIONS = (*RIVALS, "batching", "positions", "drafts")
 _PRODUCTS = "its products alone"
+_BATCHED = 4  # times the plan's tokens: an answer is longer than its prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of the models, and of a text: a prompt and as many new tokens."""
+    """Sizes of the models, and of a text: a prompt and as many new tokens. training: tokens of a training."""
 
     layers: int = 6
     width: int = 256
@@ -50,6 +51,7 @@ class Shape:
     tokens: int = 64
     near: int = 2048
     far: int = 16_384
+    training: int = 400_000
 
     def spec(self, recipe: str, **settings: Any) -> Model:
         """A recipe at this size."""
@@ -108,10 +110,13 @@ def _section(name: str, shape: Shape, plan: Plan, say: Say) -> Any:
         heads = max(1, shape.width // 64)  # one number for attention and for the recurrence's gates
         spec = shape.spec("griffin", scaled=True, soft_cap=30.0, heads=heads, gate_blocks=heads)
         return _against(spec, recurrent_gemma.load, shape, plan, say)
-    names = {"batching": ("llama", "griffin", "hawk"), "positions": ("hawk", "griffin"), "drafts": ("llama", "griffin")}
-    arms = [Decoder.of(each, shape.spec(each), plan.chunk, plan.compiled, say) for each in names[name]]
-    use = {"batching": serving, "positions": positions, "drafts": lookup}[name]
-    return use(arms, plan, say)
+    if name == "drafts":
+        return drafts.drafted(shape.spec("llama").replace(context=drafts.context_of(plan)), plan, shape.training, say)
+    names = {"batching": ("llama", "griffin", "hawk"), "positions": ("hawk", "griffin")}[name]
+    arms = [Decoder.of(each, shape.spec(each), plan.chunk, plan.compiled, say) for each in names]
+    if name == "positions":
+        return positions(arms, plan, say)
+    return serving(arms, dataclasses.replace(plan, tokens=_BATCHED * plan.tokens), say)
 
 
 def _against(spec: Model, load: Callable[[ModelLayer], Any], shape: Shape, plan: Plan, say: Say) -> dict[str, Any]:
@@ -130,8 +135,8 @@ def _against(spec: Model, load: Callable[[ModelLayer], Any], shape: Shape, plan:
     wall, processor, between, texts = _take_turns(turns, plan.rounds, say)
     first = next(iter(turns))
     return {
-        "compile_seconds": None if step is None else step.program.seconds,
-        "compiled_now": None if step is None else step.program.fresh,
+        "compile_seconds": None if step is None else step.programs.single.seconds,
+        "compiled_now": None if step is None else step.programs.single.fresh,
         "same_text": texts[first] == texts["transformers"],
         "contestants": [
             {
@@ -219,11 +224,12 @@ def tables(result: dict[str, Any]) -> list[Table]:
     for name, figures in result["sections"].items():
         if name in RIVALS:
             found.append(_rival_table(name, figures, result["settings"]["shape"]))
+        elif name == "drafts":
+            found.append(drafts.table(figures))
         else:
             key, table = {
                 "batching": ("serving", decode_tables.serving),
                 "positions": ("positions", decode_tables.positions),
-                "drafts": ("lookup", decode_tables.lookup),
             }[name]
             found.append(table({"settings": result["settings"], key: figures}))
     return found

@@ -26,9 +26,10 @@ class Batch:
     """`lengths[row]` tokens have been fed to each row. Calls feed neighbouring rows the same number of tokens.
 
     A row can be rewound to any length that it had since it was last marked: buffers forget what came later, states of
-    fixed size go back to their copy at the mark and read again what is to stay. compiled: single tokens go through a
-    compiled step (`compiled.py`), where there can be one; everything else is eager. cache: the type of keys, values and
-    inputs that are kept, None for the model's own; rewinding and drafts give what single tokens give with that cache.
+    fixed size go back to their copy at the mark and read again what is to stay. compiled: a few tokens at a time go
+    through compiled steps (`compiled.py`), where there can be any; long prompts are eager. cache: the type of keys,
+    values and inputs that are kept, None for the model's own; rewinding and drafts give what single tokens give with
+    that cache.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class Batch:
         lengths = self.lengths[chosen]
         self.lengths[chosen] = [length + len(tokens[0]) for length in lengths]
         ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
-        if self.step is not None and ids.shape[1] == 1:
-            return self.step(first, ids, lengths)
+        if self.step is not None and self.step.takes(ids.shape[1]):
+            return self.step(first, ids, lengths)[:, -last:]
         position = lengths[0] if len(set(lengths)) == 1 else tuple(lengths)
         whole = len(tokens) == len(self.lengths)
         blocks = self.state.blocks if whole else states.rows(self.state, chosen)

@@ -28,6 +28,7 @@ from windtunnel.kernels.efficient_attention import (
     causal_efficient_attention_reference,
     efficient_attention,
 )
+from windtunnel.kernels.few_rows import few_rows, few_rows_reference
 from windtunnel.kernels.flash import flash_attention
 from windtunnel.kernels.gated_decay import bounded_root, gated_decay, gated_decay_reference
 from windtunnel.kernels.grouped import fused_grouped_linear, grouped_linear, grouped_linear_reference
@@ -84,6 +85,8 @@ __all__ = [
     "dispatch",
     "document_segments",
     "efficient_attention",
+    "few_rows",
+    "few_rows_reference",
     "flash_attention",
     "fused_grouped_linear",
     "gated_decay",

@@ -8,22 +8,19 @@ order of the sums is another.
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
-import shutil
 import subprocess
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from windtunnel.kernels import native
+
 SETTING = "WINDTUNNEL_COMPILED_SCAN"
 _SOURCE = Path(__file__).with_suffix(".c")
-_FLAGS = ("-O3", "-march=native", "-std=c99", "-fPIC", "-shared")
-_PARALLEL = "-fopenmp"  # left out where the compiler has no OpenMP: one thread then
+_FLAGS = ("-O3", "-march=native", "-std=c99")
 _NAMES = {torch.float32: "float32", torch.float64: "float64"}
 _WIDEST, _NARROWEST = 1024, 64  # channels of one piece of work: BLOCK of scan_native.c, and vectors are filled
 _FEW = 1 << 15  # numbers below which another thread costs more than it gains
@@ -69,38 +66,10 @@ def _channels(width: int, batch: int, threads: int) -> int:
 def library() -> ctypes.CDLL | None:
     """The compiled operator, compiled now if this machine has none yet; None, after one warning, if it cannot be."""
     try:
-        return ctypes.CDLL(str(_compiled()))
+        return ctypes.CDLL(str(native.compiled(_SOURCE, "CC", "cc", _FLAGS)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         warnings.warn(
             f"{SETTING}=1, but the scan could not be compiled and runs in torch: {reason}", RuntimeWarning, stacklevel=2
         )
         return None
-
-
-def _compiled() -> Path:
-    """The path of the shared library; its name holds source, flags and processor."""
-    key = hashlib.sha256("\n".join([_SOURCE.read_text(), *_FLAGS, _PARALLEL, _processor()]).encode()).hexdigest()[:16]
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "windtunnel" / f"scan-{key}.so"
-    if path.exists():
-        return path
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise OSError(f"no C compiler {os.environ.get('CC', 'cc')!r} (install one, or name it in CC)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        fresh = Path(folder) / path.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh)]
-        if subprocess.run([*command, _PARALLEL], capture_output=True).returncode:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        fresh.replace(path)
-    return path
-
-
-def _processor() -> str:
-    """What code for this very processor depends on."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else [platform.processor()]
-    return "\n".join(
-        [platform.machine(), *sorted({line for line in lines if line.startswith(("model name", "flags"))})]
-    )

@@ -64,7 +64,7 @@ class RecurrentLayer(MixerLayer):
     def _after(self, state: RecurrentState, hidden: Tensor, inputs: Tensor) -> RecurrentState:
         """Copies: views would keep the whole call's tensors alive."""
         kept = self.spec.taps - 1
-        seen = torch.cat([state.inputs, inputs[:, -kept:].to(state.inputs.dtype)], dim=1)
+        seen = torch.cat([state.inputs, inputs.to(state.inputs.dtype)], dim=1)
         return RecurrentState(hidden[:, -1].clone(), seen[:, -kept:].clone())
 
     def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> RecurrentState:
