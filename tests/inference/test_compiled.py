@@ -29,6 +29,8 @@ CASES = (
     "longformer",
     "topk_attention",
     "gpt_neo-axial-pattern",
+    "llama-grouped:bfloat16",
+    "griffin:float16",
 )
 
 

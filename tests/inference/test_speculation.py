@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import windtunnel as wt
@@ -116,6 +118,19 @@ def test_copied_drafts() -> None:
     assert lookup._copied([1, 2, 3, 4, 1, 2, 3], 3) == [4, 1, 2]
     assert lookup._copied([5, 6, 5, 7, 5], 2) == [7, 5]  # the latest place
     assert lookup._copied([1, 2, 3], 2) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 256, 65_536, 1 << 24]), max_size=30), st.integers(1, 5))
+def test_copies_are_of_the_longest_end_that_stood_before(text: list[int], count: int) -> None:
+    """Token by token; the tokens are such that their bytes match in between."""
+    expected: list[int] = []
+    for size in range(min(8, len(text) - 1), 0, -1):
+        places = [start for start in range(len(text) - size) if text[start : start + size] == text[-size:]]
+        if places:
+            expected = text[places[-1] + size : places[-1] + size + count]
+            break
+    assert PromptLookup(vocab=1 << 25)._copied(text, count) == expected
 
 
 @pytest.mark.parametrize("kind", ["model", "lookup"])

@@ -5,6 +5,7 @@ import gc
 import re
 import resource
 import threading
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -18,12 +19,15 @@ BODY: dict[str, Any] = {"model": "llama", "prompt": "lift", "max_tokens": 3}
 
 
 async def many(url: str, count: int, beside: int) -> list[int]:
-    """Short requests, some of them streams, some of which are left after their first piece."""
+    """Short requests, some of them streams, some of which are left after their first piece; some are refused."""
     places = asyncio.Semaphore(beside)
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
 
         async def one(number: int) -> int:
             async with places:
+                if number % 7 == 5:
+                    bad = {"temperature": 0, "top_k": 3} if number % 2 else {"prompt": "x" * 500}
+                    return (await client.post("/v1/completions", json={**BODY, **bad})).status_code
                 if number % 3 == 0:
                     return (await client.post("/v1/completions", json={**BODY, "seed": number})).status_code
                 async with client.stream("POST", "/v1/completions", json={**BODY, "stream": True}) as response:
@@ -39,12 +43,14 @@ async def many(url: str, count: int, beside: int) -> list[int]:
 def test_many_short_requests_leave_nothing_behind(count: int) -> None:
     with serving(settings=EngineSettings(slots=8, queue=64)) as live:
         worker = live.served["llama"].worker
-        assert set(asyncio.run(many(live.url, 60, beside=16))) == {200}
+        assert set(asyncio.run(many(live.url, 60, beside=16))) == {200, 400}
         quiet(live)
         threads = threading.active_count()
         gc.collect()
         things, memory = len(gc.get_objects()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert set(asyncio.run(many(live.url, count, beside=16))) == {200}
+        statuses = asyncio.run(many(live.url, count, beside=16))
+        refused = sum(number % 7 == 5 for number in range(count))
+        assert Counter(statuses) == {200: count - refused, 400: refused}
         quiet(live)
         gc.collect()
         assert (worker.engine.running, worker.engine.waiting, worker.jobs) == (0, 0, {})

@@ -45,6 +45,7 @@ class Batch:
         self.model, self.chunk = model, chunk
         self.element = (cache or model.embedding.weight.dtype).itemsize
         self.lengths = [0] * rows
+        self._written = [0] * rows  # tokens at most, what was rewound included
         self.state = model.reserve(rows, capacity, chunk, cache)
         self._empty = model.reserve(1, capacity, chunk, cache)
         self._rewinds_by_forgetting = states.only_buffers(self.state.blocks)
@@ -57,14 +58,14 @@ class Batch:
 
     def clear(self, row: int) -> None:
         """Make a row empty."""
-        states.put(self.state, _only(row), self._empty.blocks)
-        self.lengths[row] = 0
+        states.clear(self.state, row, self._empty, self._written[row])
+        self.lengths[row] = self._written[row] = 0
         self._marks.pop(row, None)
 
     def move(self, source: int, target: int) -> None:
         """Copy a row onto another."""
-        states.move(self.state, source, target)
-        self.lengths[target] = self.lengths[source]
+        states.move(self.state, source, target, max(self._written[source], self._written[target]))
+        self.lengths[target], self._written[target] = self.lengths[source], self._written[source]
         if source in self._marks:
             self._marks[target] = self._marks.pop(source)
 
@@ -73,6 +74,7 @@ class Batch:
         chosen = slice(first, first + len(tokens))
         lengths = self.lengths[chosen]
         self.lengths[chosen] = [length + len(tokens[0]) for length in lengths]
+        self._written[chosen] = list(map(max, self._written[chosen], self.lengths[chosen]))
         ids = torch.tensor(tokens, device=self.model.embedding.weight.device)
         if self.step is not None and self.step.takes(ids.shape[1]):
             return self.step(first, ids, lengths)[:, -last:]

@@ -25,16 +25,18 @@ def put(state: ModelState, chosen: slice, blocks: Sequence[Any]) -> None:
                 part.copy_(source)
 
 
-def move(state: ModelState, source: int, target: int) -> None:
-    """Copy one row onto another."""
+def move(state: ModelState, source: int, target: int, written: int) -> None:
+    """Copy one row onto another; at most `written` tokens were ever written in either since it was cleared."""
     for block in state.blocks:
-        for tensor in tensors(block):
-            tensor[target].copy_(tensor[source])
+        for to, part in zip(_row(block, target, written), _row(block, source, written), strict=True):
+            to.copy_(part)
 
 
-def clear(state: ModelState, row: int, empty: ModelState) -> None:
-    """Make one row as at the beginning; `empty` is a fresh state of one row."""
-    put(state, slice(row, row + 1), empty.blocks)
+def clear(state: ModelState, row: int, empty: ModelState, written: int) -> None:
+    """Make one row, in which `written` tokens were written, as at the beginning; `empty` is a fresh state of one."""
+    for block, fresh in zip(state.blocks, empty.blocks, strict=True):
+        for to, part in zip(_row(block, row, written), _row(fresh, 0, written), strict=True):
+            to.copy_(part)
 
 
 def snapshot(blocks: Sequence[Any]) -> tuple[Any, ...]:
@@ -82,6 +84,13 @@ def buffers(blocks: Sequence[Any]) -> list[Buffers]:
 def state_bytes(state: ModelState) -> int:
     """Bytes that a state holds."""
     return sum(tensor.numel() * tensor.element_size() for block in state.blocks for tensor in tensors(block))
+
+
+def _row(block: Any, row: int, written: int) -> list[Tensor]:
+    """The tensors of one row; of buffers the slots that so many tokens can have touched: the others are as new."""
+    if isinstance(block, Buffers):
+        return [block.keys[row, :, :written], block.values[row, :, :written], block.positions[row, :written]]
+    return [tensor[row] for tensor in tensors(block)]
 
 
 def _buffers(block: Any) -> list[Buffers]:

@@ -79,43 +79,49 @@ class Call:
         return self._job
 
     async def _gather(self) -> None:
-        async for _ in self._pieces():
-            pass
+        async for pieces in self._pieces():
+            for index, piece in pieces:
+                self.texts[index].add(piece)
 
-    async def _pieces(self) -> AsyncIterator[tuple[int, Piece, int]]:
-        """(choice, piece, its place in the text) until all choices have ended. Raises `Fault`."""
+    async def _pieces(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+        """Choices with the pieces that came, for the texts to take, until all have ended. Raises `Fault`."""
         job, first = await self._submit(), True
         while not all(text.ended for text in self.texts):
             try:
                 async with asyncio.timeout_at(self.deadline):
-                    index, piece = await job.next()
+                    pieces = await job.next()
             except TimeoutError:
                 message = f"the request took more than {self.limits.seconds:g} seconds; ask for fewer tokens"
                 raise Fault(504, message, "timeout", headers={"x-should-retry": "false"}) from None
             if first:
                 self.metrics.first_token(self.served.name, time.monotonic() - self.began)
                 first = False
-            if piece.finish == "error":
-                raise Fault(500, piece.message, "engine_error")
-            yield index, piece, self.texts[index].add(piece)
+            failed = [piece.message for _, piece in pieces if piece.finish == "error"]
+            yield [each for each in pieces if each[1].finish != "error"]
+            if failed:
+                raise Fault(500, failed[0], "engine_error")
 
     async def _events(self, options: StreamOptions) -> AsyncIterator[str]:
         try:
-            async for index, piece, place in self._pieces():
-                text = self.texts[index]
-                chunk = self.answer.chunk(index, text, piece, place)
-                if options.include_state:
-                    chunk.state_bytes = self.served.worker.engine.batch.state_bytes(text.held)
-                yield _event(chunk.model_dump(exclude_unset=True))
+            async for pieces in self._pieces():
+                written = [self._written(index, piece, options) for index, piece in pieces]
+                yield "".join(written)  # one write for all that waited
             if options.include_usage:
-                yield _event(self.answer.last(usage(self.texts, self.prompts)).model_dump(exclude_unset=True))
+                yield _event(self.answer.last(usage(self.texts, self.prompts)).model_dump_json(exclude_unset=True))
         except Exception as error:
             fault = fault_of(error)
             self.end(fault.code)
-            yield _event(fault.body)
+            yield _event(json.dumps(fault.body, ensure_ascii=False, separators=(",", ":")))
             return
         self.end("ok")
-        yield "data: [DONE]\n\n"
+        yield _event("[DONE]")
+
+    def _written(self, index: int, piece: Piece, options: StreamOptions) -> str:
+        text = self.texts[index]
+        chunk = self.answer.chunk(index, text, piece, text.add(piece))
+        if options.include_state:
+            chunk.state_bytes = self.served.worker.engine.batch.state_bytes(text.held)
+        return _event(chunk.model_dump_json(exclude_unset=True))
 
 
 class _Events(StreamingResponse):
@@ -151,5 +157,5 @@ async def _left(http: HttpRequest) -> None:
         pass
 
 
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _event(data: str) -> str:
+    return f"data: {data}\n\n"

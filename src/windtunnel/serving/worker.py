@@ -35,10 +35,12 @@ class Job:
         self.open = set(numbers)
         self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
 
-    async def next(self) -> tuple[int, Piece]:
-        """The next piece of any of the requests, with the request's place among them; waits for it."""
-        piece = await self.pieces.get()
-        return self.numbers.index(piece.request), piece
+    async def next(self) -> list[tuple[int, Piece]]:
+        """The pieces that have come, each with its request's place among them; waits for the first."""
+        found = [await self.pieces.get()]
+        while not self.pieces.empty():
+            found.append(self.pieces.get_nowait())
+        return [(self.numbers.index(piece.request), piece) for piece in found]
 
 
 class Worker:
