@@ -20,6 +20,7 @@ from windtunnel.inference.sampling import Sampling
 from windtunnel.root import ModelLayer
 
 SINGLE = 1e-5  # float32, over the largest number above 1: the compiler fuses and reorders
+BLOCKS = ("llama-grouped", "griffin")  # that must be compiled, not only single tokens
 LENGTH = 30  # past every window of the cases
 
 
@@ -31,8 +32,9 @@ def main(case: str, kept: str) -> None:
     ours, theirs = (Batch(model, 3, 64, 8, compiled=compiled, cache=cache) for compiled in (True, False))
     assert ours.step is not None
     assert ours.step.programs.single.fresh
-    assert ours.step.programs.block is not None
-    assert ours.step.programs.block.fresh
+    block = ours.step.programs.block
+    assert block is None or block.fresh
+    assert block is not None or case not in BLOCKS
     text = tokens_for(model.spec, batch=3, length=LENGTH).tolist()
     for first, rows, count in _feeds():
         chosen = [text[row][ours.lengths[row] : ours.lengths[row] + count] for row in range(first, first + rows)]
@@ -45,7 +47,7 @@ def main(case: str, kept: str) -> None:
     )  # other weights, the same program
     assert loaded.step is not None
     assert not loaded.step.programs.single.fresh
-    assert len(list(cache_folder().glob("decode-*"))) == 2
+    assert len(list(cache_folder().glob("decode-*"))) == (1 if block is None else 2)
     if cache is None:
         assert texts(model, compiled=True) == texts(model, compiled=False)
 
