@@ -21,7 +21,7 @@ from windtunnel.root import ModelLayer
 
 SINGLE = 1e-5  # float32, over the largest number above 1: the compiler fuses and reorders
 BLOCKS = ("llama-grouped", "griffin")  # that must be compiled, not only single tokens
-LENGTH = 30  # past every window of the cases
+LENGTH = 40  # past every window of the cases
 
 
 def main(case: str, kept: str) -> None:
@@ -29,7 +29,7 @@ def main(case: str, kept: str) -> None:
     model = model_of(case, layers=2).eval()
     cache = CACHES[kept] if kept else None
     allowed = SINGLE if cache is None else torch.finfo(cache).eps  # where one rounds up and the other down
-    ours, theirs = (Batch(model, 3, 64, 8, compiled=compiled, cache=cache) for compiled in (True, False))
+    ours, theirs = (Batch(model, 3, 64, 16, compiled=compiled, cache=cache) for compiled in (True, False))
     assert ours.step is not None
     assert ours.step.programs.single.fresh
     block = ours.step.programs.block
@@ -55,7 +55,7 @@ def main(case: str, kept: str) -> None:
 def _feeds() -> list[tuple[int, int, int]]:
     """First row, rows and tokens of each: a block of one, single tokens of some rows or all, more blocks."""
     singly = [(place % 3, 1, 1) for place in range(6)]
-    return [(1, 1, 5), *singly, (0, 3, 4), *[(0, 3, 1)] * 7, (1, 2, 2), (0, 2, 1), (0, 3, 8), (2, 1, 1)]
+    return [(1, 1, 5), *singly, (0, 3, 4), *[(0, 3, 1)] * 7, (1, 2, 2), (0, 2, 1), (0, 3, 12), (2, 1, 1)]
 
 
 def texts(model: ModelLayer, compiled: bool) -> list[list[int]]:

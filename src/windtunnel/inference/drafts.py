@@ -77,7 +77,7 @@ class PromptLookup:
         for size in range(min(self.longest, len(text) - 1), 0, -1):
             end = data[-size * wide :]
             at = data.rfind(end, 0, -wide)
-            while at % wide > 0:  # inside a token
+            while at > 0 and at % wide:  # inside a token
                 at = data.rfind(end, 0, at + len(end) - 1)
             if at >= 0:
                 start = at // wide + size
