@@ -86,8 +86,8 @@ def _text(ours: ModelLayer, theirs: Any, rounds: int, compiled: bool, say: Say) 
         contestants[OURS] = lambda: texts.__setitem__(OURS, _generated(ours, prompt, compiled=True))
     seconds = take_turns(contestants, rounds, lambda words: say(f"text: {words}"))
     return {
-        "compile_seconds": None if step is None else step.program.seconds,
-        "compiled_now": None if step is None else step.program.fresh,
+        "compile_seconds": None if step is None else step.programs.single.seconds,
+        "compiled_now": None if step is None else step.programs.single.fresh,
         "same_text": all(text == texts[THEIRS] for text in texts.values()),
         "contestants": compared(seconds, THEIRS),
     }
