@@ -1,5 +1,6 @@
 """Evaluations carried out: what is kept, what is refused, seeds put together, the page and its twin."""
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -8,13 +9,14 @@ import pytest
 import torch
 
 from tests.evaluation.conftest import run_folder, text_of, tiny
+from windtunnel.data.tokenizers import CharacterTokenizer
 from windtunnel.errors import InputError
 from windtunnel.evaluation import evaluate as module
 from windtunnel.evaluation.by_position import ByPosition
 from windtunnel.evaluation.evaluate import evaluate
 from windtunnel.evaluation.page import render, tables
 from windtunnel.evaluation.registry import EVALUATIONS, parse_evaluations
-from windtunnel.evaluation.subject import Subject
+from windtunnel.evaluation.subject import Subject, subjects_of
 from windtunnel.evaluation.text_loss import TextLoss
 from windtunnel.runs import find
 
@@ -116,6 +118,17 @@ def test_a_length_beyond_the_positions_is_refused_before_work(tmp_path, draw):
     with pytest.raises(InputError, match="its positions end at 16, and loss asks for 32 tokens"):
         evaluate([subject(folder, text_of(draw(40)))], [TextLoss(context=32)])
     assert not (folder / module.FOLDER).exists()
+
+
+def test_mixed_tokenizers_are_refused(tmp_path, draw):
+    folders = [run_folder(tmp_path / f"run{k}", tiny(seed=k), seed=k) for k in (0, 1)]
+    shutil.rmtree(folders[1] / "tokenizer")
+    CharacterTokenizer("abcdef").save(folders[1] / "tokenizer")
+    text = tmp_path / "other.txt"
+    text.write_bytes(b"\n".join(draw(300, 300)))
+    with pytest.raises(InputError, match=r"run1: its tokenizer .* is not that of .*run0 .*evaluate them one by one"):
+        subjects_of([str(folder) for folder in folders], [text], "text", torch.device("cpu"))
+    assert len(subjects_of([str(folders[0])], [text], "text", torch.device("cpu"))) == 1
 
 
 def test_the_page_holds_every_section_and_number(two):

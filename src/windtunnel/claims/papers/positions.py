@@ -19,7 +19,7 @@ CLAIMS = (
         place="table of WikiText-103 results",
         says="ALiBi's loss does not rise past the trained length.",
         setting="247M parameters, WikiText-103, trained at 1,024 tokens, read in disjoint windows of up to 16k: "
-        "perplexity 18.66 at once, 18.05 at twice, 17.92 at three times the length",
+        "perplexity 18.66 at it, 18.05 at twice, 17.92 at three times",
         quantity="nats of the same targets at four times the trained length, over at it",
         figure=Figure(text=f"at most 0 ({math.log(17.92 / 18.66):+.2f} at three times)", high=_FLAT, whole=True),
         read=past_length("ALiBi", 4.0),
@@ -30,8 +30,8 @@ CLAIMS = (
         paper=_ALIBI,
         place="table of WikiText-103 results",
         says="Rotary positions do not extrapolate.",
-        setting="247M parameters, WikiText-103, trained at 1,024 tokens: perplexity 19.33 at once, 31.2 at twice, "
-        "35.7 at three times, 107 at 16 times the length",
+        setting="247M parameters, WikiText-103, trained at 1,024 tokens: perplexity 19.33 at it, 31.2 at twice, "
+        "35.7 at three times, 107 at 16 times",
         quantity="nats of the same targets at four times the trained length, over at it",
         figure=Figure(text=f"above 0 ({math.log(35.7 / 19.33):+.2f} at three times)", low=0.0, nothing=0.0),
         read=past_length("RoPE", 4.0),
