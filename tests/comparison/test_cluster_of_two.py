@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.comparison.test_study import figures, text
+from tests.comparison.test_study import figures
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.request import StudyRequest, plan_study
+from windtunnel.selftest.small import text
 
 pytestmark = pytest.mark.slow
 SECONDS = 420.0

@@ -8,7 +8,6 @@ from itertools import pairwise
 import pytest
 
 from tests.comparison.simulated_pool import INITIAL, SimulatedPool
-from tests.comparison.test_study import text
 from windtunnel.comparison.ladders.bill import Bill, planned
 from windtunnel.comparison.ladders.design import DESIGNS, parse_budgets
 from windtunnel.comparison.ladders.engine import around_minima, run_ladder
@@ -20,6 +19,7 @@ from windtunnel.comparison.ladders.sizes import Sizing
 from windtunnel.comparison.scaling import fit_arms, read_sources
 from windtunnel.errors import InputError, WorkError
 from windtunnel.ledger import n_active, n_body_active
+from windtunnel.selftest.small import text
 
 BUDGETS = (1e11, 2.5e11, 6.3e11, 1.6e12)
 RATES = {"llama": (1.2e-2, -0.2, -0.1), "ngpt": (2e-2, -0.3, 0.1)}

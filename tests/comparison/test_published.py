@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from tests.comparison.test_study import corpus, request  # noqa: F401 - the fixture
+from tests.comparison.test_study import corpus  # noqa: F401 - the fixture
 from windtunnel import recipes
 from windtunnel.comparison.engine import planned_tokens, run_study
 from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.request import plan_study
 from windtunnel.comparison.study import load_study, save_study
 from windtunnel.errors import InputError
+from windtunnel.selftest.small import request
 
 
 @pytest.fixture

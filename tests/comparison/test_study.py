@@ -17,31 +17,17 @@ import torch
 from windtunnel.comparison import asking
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.report import render_report
-from windtunnel.comparison.request import StudyRequest, plan_study
+from windtunnel.comparison.request import plan_study
 from windtunnel.comparison.results import assemble
 from windtunnel.comparison.study import load_study
 from windtunnel.errors import InputError, WorkError
 from windtunnel.evaluation.registry import parse_evaluations
-
-WORDS = ["the", "wind", "carries", "a", "model", "over", "tokens", "and", "every", "loss", "falls", "with", "seeds"]
-SIZES = {"tokens": 8 * 512, "seeds": 3, "evaluation_tokens": 2_048, "trials": 3, "blocks": 2}
-
-
-def text(lines=2_000, seed=0):
-    draw = random.Random(seed)
-    return "\n".join(" ".join(draw.choices(WORDS, k=12)) for _ in range(lines))
+from windtunnel.selftest.small import SIZES, request, written
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "my.txt"
-    path.write_text(text())
-    return path
-
-
-def request(corpus, out, *arms, **changes):
-    options = {"preset": "smoke", **SIZES, "data": (corpus,), "cache": corpus.parent / "cache", **changes}
-    return StudyRequest(arms=arms, out=out, **options)
+    return written(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

@@ -1,57 +1,22 @@
 """Held-out loss against plain loops over documents, and the invariants of bits per byte."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 import windtunnel
 from windtunnel import recipes
 from windtunnel.errors import InputError
 from windtunnel.evaluation.loss import constant_losses, evaluate_loss
-
-END_OF_TEXT = 256
-BYTES = np.array([1] * 256 + [0])
-
-
-@dataclass(frozen=True)
-class Documents:
-    tokens: Any
-    offsets: Any
-    bytes: Any
-    names: list[str]
-
-
-def documents(texts: list[bytes]) -> Documents:
-    """Texts as a stream of bytes, each after an end_of_text."""
-    parts = [np.array([END_OF_TEXT, *text], np.uint16) for text in texts]
-    offsets = np.cumsum([0, *map(len, parts)])
-    return Documents(
-        np.concatenate(parts), offsets, np.array([len(text) for text in texts]), [f"{i}" for i in range(len(texts))]
-    )
-
-
-class Uniform(nn.Module):
-    """Every one of `symbols` equally likely."""
-
-    def __init__(self, symbols: int) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(symbols))
-
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        logits = self.logits.expand(*tokens.shape, -1)
-        return F.cross_entropy(logits.movedim(-1, 1), targets, ignore_index=-1, reduction="none")
+from windtunnel.selftest.bits import BYTES, END_OF_TEXT, Documents, Uniform, documents, drawn_texts
 
 
 @pytest.fixture(scope="module")
 def texts() -> list[bytes]:
-    draw = np.random.default_rng(0)
-    return [draw.integers(0, 256, size).astype(np.uint8).tobytes() for size in (1, 7, 8, 9, 40, 0, 23)]
+    return drawn_texts()
 
 
 @pytest.fixture(scope="module")

@@ -121,12 +121,6 @@ def test_differential_pairs_are_split_before_grouping() -> None:
     torch.testing.assert_close(ours, torch.stack(expected, 1))
 
 
-def test_differential_with_nothing_subtracted_is_attention() -> None:
-    q, k, v = random(2, 4, 20, 4), random(2, 4, 20, 4, seed=1), random(2, 2, 20, 8, seed=2)
-    ours = differential_attention(q, k, v, torch.zeros((), dtype=torch.float64), SCALE, None, True)
-    torch.testing.assert_close(ours, attention(q[:, 0::2], k[:, 0::2], v, SCALE, None, True))
-
-
 @pytest.mark.parametrize("documents", [False, True])
 @pytest.mark.parametrize(("h", "g", "t", "d", "e"), [(2, 2, 150, 3, 6), (4, 2, 131, 2, 4), (3, 1, 64, 4, 5)])
 def test_differential_attention_of_long_texts(

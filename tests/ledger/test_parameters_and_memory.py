@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import windtunnel as wt
-from tests.recipes.cases import CASES, model_of, spec_of, state_tensors, tokens_for
+from tests.recipes.cases import CASES, model_of, spec_of
 from windtunnel.init import Linear
 from windtunnel.layer import Layer
 from windtunnel.ledger import Parameters, count, crossover, ledger, memory, n_body
+from windtunnel.selftest.operations import held_bytes
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES)
 V, D, L, F = 50, 32, 3, 88
@@ -99,13 +100,11 @@ def test_counts_do_not_depend_on_the_device(case: str) -> None:
 
 @EVERY_CASE
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@torch.no_grad()
 def test_state_bytes_are_those_of_the_tensors(case: str, dtype: torch.dtype) -> None:
     model = model_of(case, dtype=dtype)
     for length in (1, 5, 6, 7, 40):
-        state = model(tokens_for(model.spec, batch=3, length=length)).state
-        held = sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(state))
-        assert held == 3 * model.state_bytes(length, dtype.itemsize), length
+        held, said = held_bytes(model, length)
+        assert held == said, length
 
 
 def test_memory() -> None:

@@ -122,18 +122,6 @@ def test_initial_deviations_are_the_published_ones() -> None:
         ), name
 
 
-@pytest.mark.parametrize(
-    ("settings", "baseline"),
-    [({"pattern": "A", "window": 1000}, "mqa_transformer"), ({"pattern": "R"}, "hawk")],
-)
-@torch.no_grad()
-def test_griffin_of_one_kind_of_layer_is_its_baseline(settings: dict[str, object], baseline: str) -> None:
-    griffin, other = model_of("griffin", **settings), model_of(baseline)
-    other.load_state_dict(griffin.state_dict())
-    tokens = tokens_for(griffin.spec)
-    torch.testing.assert_close(griffin(tokens).logits, other(tokens).logits, rtol=0, atol=1e-5)
-
-
 def test_the_window_counts_back_from_the_query() -> None:
     """A token `window` back is seen, one more is not (the authors' mask: 0 <= q - k <= window)."""
     model = model_of("griffin", layers=1, pattern="A", window=5, dtype=torch.float64)

@@ -3,23 +3,24 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import windtunnel as wt
-from windtunnel.model import LanguageModel, LanguageModelLayer, ModelState
+from windtunnel.model import LanguageModel, LanguageModelLayer
+from windtunnel.selftest.tiny import CONTEXT, OWN, SIZES, VOCAB, disturbed, state_tensors, tokens_for
 
-VOCAB, CONTEXT = 97, 96
-SIZES: dict[str, Any] = {"vocab": VOCAB, "layers": 3, "width": 64, "context": CONTEXT}
-# A band shorter than the sequences, or it would never be felt.
-OWN: dict[str, dict[str, Any]] = {
-    "gpt3": {"window": 7},
-    "gpt_neo": {"window": 7},
-    "griffin": {"window": 7},
-    "longformer": {"window": 9, "lowest": 3},
-    "sparse_transformer": {"stride": 6},
-    "bigbird": {"block": 3, "first": 1, "chosen": 1},
-    "topk_attention": {"top": 5},
-}
+__all__ = [
+    "CASES",
+    "CONTEXT",
+    "OWN",
+    "SIZES",
+    "VOCAB",
+    "disturbed",
+    "model_of",
+    "spec_of",
+    "state_tensors",
+    "tokens_for",
+]
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in wt.recipes.names()},
     "gpt3-dense": ("gpt3", {"banded": False}),
@@ -92,25 +93,3 @@ def spec_of(case: str, **settings: Any) -> LanguageModel:
 def model_of(case: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> LanguageModelLayer:
     """Its module, initialised, with biases and gains moved off their special values so that each is felt."""
     return disturbed(wt.build(spec_of(case, **settings), seed).to(dtype), seed)
-
-
-def disturbed(model: LanguageModelLayer, seed: int = 0) -> LanguageModelLayer:
-    """The same module with noise on biases, gains and whatever else starts at zero."""
-    dtype = model.embedding.weight.dtype
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1 or not parameter.any():
-                noise = torch.randn(parameter.shape, generator=draw, dtype=dtype)
-                parameter.add_(0.2 * parameter.abs().mean().clamp(min=0.25) * noise)
-    return model
-
-
-def tokens_for(spec: LanguageModel, batch: int = 2, length: int = 40, seed: int = 1) -> Tensor:
-    """Random token ids [b t]."""
-    return torch.randint(0, spec.vocab, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def state_tensors(state: ModelState) -> list[Tensor]:
-    """Every tensor that a state holds."""
-    return [tensor for block in state.blocks for tensor in block if isinstance(tensor, Tensor)]

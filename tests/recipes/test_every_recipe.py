@@ -21,6 +21,7 @@ from windtunnel.init import roles
 from windtunnel.layer import Layer, Role
 from windtunnel.mlps import Experts
 from windtunnel.model import LanguageModelLayer
+from windtunnel.selftest.causality import AT, TWO_DOCUMENTS, in_chunks, with_another_document, with_another_token
 
 EXACT = 1e-10  # float64: the same sums in another order
 SINGLE = 2e-5  # float32, logits of order 1
@@ -28,10 +29,8 @@ HALF = 0.05  # bfloat16 keeps 8 bits; relative to the spread of the logits, root
 
 every_case = pytest.mark.parametrize("case", CASES)
 every_recipe = pytest.mark.parametrize("recipe", wt.recipes.names())
-CHUNKS = (1, 5, 1, 7, 13, 2, 11)
 PACKING = [case for case in CASES if spec_of(case).packs_documents]
 every_packing_case = pytest.mark.parametrize("case", PACKING)
-TWO_DOCUMENTS = torch.tensor([[0] * 11 + [1] * 29, [0] * 30 + [1] * 10])
 
 
 def equal(case: str, left: Tensor, right: Tensor) -> bool:
@@ -55,14 +54,11 @@ def relative(case: str) -> bool:
 @every_case
 @pytest.mark.parametrize("training", [False, True])
 def test_nothing_before_a_token_feels_it(case: str, training: bool) -> None:
-    model, at = model_of(case, dtype=exact(case)), 17
-    tokens = tokens_for(model.spec)
-    changed = tokens.clone()
-    changed[:, at] = (changed[:, at] + 1) % model.spec.vocab
+    model = model_of(case, dtype=exact(case))
     with torch.set_grad_enabled(training):
-        before, after = model(tokens).logits, model(changed).logits
-    assert equal(case, before[:, :at], after[:, :at])
-    assert not torch.equal(before[:, at], after[:, at])
+        before, after = with_another_token(model, tokens_for(model.spec))
+    assert equal(case, before[:, :AT], after[:, :AT])
+    assert not torch.equal(before[:, AT], after[:, AT])
 
 
 @every_case
@@ -70,12 +66,8 @@ def test_nothing_before_a_token_feels_it(case: str, training: bool) -> None:
 def test_decoding_in_odd_chunks_equals_one_pass(case: str) -> None:
     model = model_of(case, dtype=torch.float64)
     tokens = tokens_for(model.spec)
-    whole, state, parts = model(tokens), model.initial_state(2), []
-    for chunk in tokens.split(CHUNKS, dim=1):
-        out = model(chunk, state=state)
-        parts.append(out.logits)
-        state = out.state
-    torch.testing.assert_close(torch.cat(parts, 1), whole.logits, rtol=0, atol=EXACT)
+    whole, (parts, state) = model(tokens), in_chunks(model, tokens)
+    torch.testing.assert_close(parts, whole.logits, rtol=0, atol=EXACT)
     assert state.position == whole.state.position == tokens.shape[1]
     for stepped, at_once in zip(state_tensors(state), state_tensors(whole.state), strict=True):
         torch.testing.assert_close(stepped, at_once, rtol=0, atol=EXACT)
@@ -97,11 +89,8 @@ def test_a_call_leaves_the_state_it_was_given_alone(case: str) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_documents_do_not_leak(case: str, training: bool) -> None:
     model = model_of(case, dtype=exact(case))
-    tokens = tokens_for(model.spec)
-    changed = torch.where(TWO_DOCUMENTS == 0, (tokens + 1) % model.spec.vocab, tokens)
     with torch.set_grad_enabled(training):
-        before = model(tokens, documents=TWO_DOCUMENTS).logits
-        after = model(changed, documents=TWO_DOCUMENTS).logits
+        before, after = with_another_document(model, tokens_for(model.spec))
     second = TWO_DOCUMENTS == 1
     assert equal(case, before[second], after[second])
     assert not torch.equal(before[~second], after[~second])

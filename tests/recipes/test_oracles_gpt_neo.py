@@ -129,12 +129,6 @@ def test_a_local_layer_sees_its_window_and_nothing_else() -> None:
         assert felt.tolist() == [0 <= i - j < 5 for i in range(20)]
 
 
-def test_a_window_as_wide_as_the_text_is_global() -> None:
-    local, whole = (spec_of("gpt_neo", attention=kind, window=40) for kind in ("local", "global"))
-    tokens = tokens_for(local)
-    assert torch.equal(wt.build(local)(tokens).logits, wt.build(whole)(tokens).logits)
-
-
 def test_a_linear_layer_is_the_first_code_bases(proof: Proof) -> None:
     """Its equations, one token at a time: softmax over the features of q, exp of k, 1e-6 beside the sum of keys."""
     mixer = model_of("gpt_neo-linear", dtype=torch.float64).blocks["1"].mixer

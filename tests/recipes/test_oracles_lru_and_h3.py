@@ -183,20 +183,6 @@ def test_the_kernel_is_the_sum_over_modes() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
-@torch.no_grad()
-def test_h3_of_attention_alone_is_gpt3_without_positions() -> None:
-    """The hybrid with every layer attending, with the same weights: what is left when the idea is taken out."""
-    ours = model_of("h3", dtype=torch.float64, attention=3)
-    baseline = model_of("gpt3", dtype=torch.float64, banded=False)
-    assert {name for name, _ in baseline.named_parameters()} - {name for name, _ in ours.named_parameters()} == {
-        "embedding.positions.weight"
-    }
-    baseline.load_state_dict(ours.state_dict(), strict=False)
-    baseline.embedding.positions.weight.zero_()
-    tokens = tokens_for(ours.spec)
-    assert torch.equal(ours(tokens).logits, baseline(tokens).logits)
-
-
 @pytest.mark.parametrize(
     ("layers", "attention", "expected"),
     [(12, 1, [6]), (24, 2, [8, 16]), (32, 3, [8, 16, 24]), (32, 2, [10, 21]), (3, 0, []), (2, 2, [0, 1])],

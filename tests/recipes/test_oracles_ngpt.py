@@ -149,19 +149,6 @@ def test_hidden_states_stay_on_the_sphere(dtype: torch.dtype, tolerance: float) 
 
 
 @torch.no_grad()
-def test_at_rate_zero_only_the_current_token_is_seen() -> None:
-    model = small()
-    model.project_()
-    for name, parameter in model.named_parameters():
-        if name.endswith("_rate.weight"):
-            parameter.zero_()
-    tokens = tokens_for(model.spec)
-    scale = model.get_parameter("head.token_scale.weight") * ROOT
-    expected = F.linear(model.embedding.weight[tokens], model.head.weight) * scale
-    torch.testing.assert_close(model(tokens).logits, expected, rtol=0, atol=EXACT)
-
-
-@torch.no_grad()
 def test_at_rate_one_the_stream_is_the_last_branch() -> None:
     model = small()
     block = model.blocks["0"]

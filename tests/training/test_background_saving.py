@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 import windtunnel.checkpoint
-from tests.training.test_resuming import ONE_THREAD, Killed, after, assert_same, kill
+from tests.training.test_resuming import ONE_THREAD, Killed, assert_same, kill
 from windtunnel import recipes
 from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError, WorkError
+from windtunnel.selftest.order import after
 from windtunnel.training.folder import RunFolder
 from windtunnel.training.optimisers import build_optimisers
 from windtunnel.training.optimisers.state import flatten_state, restore_state

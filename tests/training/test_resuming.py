@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.selftest.order import after
+from windtunnel.selftest.small import run_settings
 from windtunnel.training.interruption import Interrupted
 from windtunnel.training.logs import MetricsLog
 from windtunnel.training.run import RunResult, train
@@ -31,15 +33,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def settings() -> TrainingSettings:
-    return TrainingSettings(
-        tokens=2560,
-        context=16,
-        batch_size=4,
-        learning_rate=3e-3,
-        seed=1,
-        horizons=(0.25, 0.5, 1.0),
-        evaluation_tokens=200,
-    )
+    return run_settings()
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +49,6 @@ def uninterrupted(
 ) -> tuple[Path, RunResult]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     return folder, train(spec, settings, dataset, folder, ONE_THREAD, events=False)
-
-
-def after(calls: int, action: Callable[[], bool]) -> Callable[[], bool]:
-    """A `stop` that acts when it is asked for the n-th time, which is before the n-th step of the session."""
-    counter = iter(range(1, 10**6))
-    return lambda: action() if next(counter) == calls else False
 
 
 def kill() -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.training.poison import cure, poison
-from tests.training.test_resuming import Killed, after, assert_same, kill
+from tests.training.test_resuming import Killed, assert_same, kill
 from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
+from windtunnel.selftest.order import after
 from windtunnel.training.interruption import Interrupted
 from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings

@@ -107,6 +107,19 @@ def utilisation(name: str) -> Reader:
     return read
 
 
+def self_test(name: str) -> Reader:
+    """The largest of the differences that a self-test measured (`selftest`)."""
+
+    def read(filed: Filed) -> Iterator[Evidence]:
+        if "selftest" in filed.content and name in filed.content["checks"]:
+            differences = filed.content["checks"][name]["figures"]["differences"]
+            value = max(differences.values())
+            setting = f"{len(differences)} cases in float64"
+            yield Evidence(value=value, low=0.0, high=value, shown=f"{value:.1e}", setting=setting)
+
+    return read
+
+
 def _ratio(ratio: Mapping[str, Any], setting: str, invert: bool = False) -> Evidence:
     low, high = ratio["low"], ratio["high"]
     found = Interval(ratio["value"], 0.0 if low is None else low, math.inf if high is None else high)

@@ -1,5 +1,6 @@
 """What a self-test is, and how it ended."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ def largest(left: Tensor, right: Tensor) -> float:
 
 def worst(differences: dict[str, float], allowed: float, unit: str = "") -> Outcome:
     """Passes where no difference exceeds what is allowed; shows the largest with its name."""
-    name = max(differences, key=lambda each: differences[each])
+    name = max(differences, key=lambda each: math.inf if math.isnan(differences[each]) else differences[each])
     shown = (
         f"{len(differences)} compared, largest difference {differences[name]:.1e}{unit} ({name}), allowed {allowed:.0e}"
     )

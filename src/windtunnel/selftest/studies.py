@@ -11,18 +11,24 @@ from typing import Any
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.comparison.verdict import EQUIVALENT, INCONCLUSIVE, LOSES
+from windtunnel.errors import WorkError
 from windtunnel.selftest.check import Lab, Outcome
 from windtunnel.selftest.small import small_study
 
 MORE = 1.25
 ARMS = ("llama", "same=llama:seed_offset=100", "hot=llama:lr_factor=4", f"more=llama:token_factor={MORE}")
 _FILES = ("results.json", "report.html")
+_MOST_WORDS = 500  # letters of what a process said before it failed
 
 
 def report_bytes(study: Path, order: str) -> dict[str, str]:
     """SHA-256 of the results and the page of a study, made again by a process that hashes strings in another order."""
     command = [sys.executable, "-m", "windtunnel", "report", str(study), "--json"]
-    subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": order}, check=True, capture_output=True)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONHASHSEED": order}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise WorkError(f"{study}: no report: {done.stderr.strip()[-_MOST_WORDS:]}")
     return {name: hashlib.sha256((study / name).read_bytes()).hexdigest() for name in _FILES}
 
 

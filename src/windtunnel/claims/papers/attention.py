@@ -1,6 +1,6 @@
 """Costs of attention, and decoding with drafts: FlashAttention-2, Longformer, Efficient attention, speculation."""
 
-from windtunnel.claims.benches import doubled
+from windtunnel.claims.benches import doubled, self_test
 from windtunnel.claims.claim import Claim, Figure
 
 _LINEAR = Figure(text="2 (4 would be full attention's)", low=1.8, high=2.2, nothing=4.0)
@@ -48,5 +48,16 @@ CLAIMS = (
         figure=_LINEAR,
         read=doubled("linear", "means of the past (softmax, exp)", "means of the past, half the length"),
         command="windtunnel bench linear --json",
+    ),
+    Claim(
+        name="speculation-exact",
+        paper="Leviathan et al. 2023, arXiv 2211.17192",
+        place="appendix A.1",
+        says="Speculative decoding leaves the target's distribution alone.",
+        setting="a proof",
+        quantity="largest total variation between its texts and the target's, by enumeration",
+        figure=Figure(text="0", low=0.0, high=1e-14, whole=True),
+        read=self_test("speculation"),
+        command="windtunnel selftest speculation --json",
     ),
 )
