@@ -170,7 +170,8 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
     for name in ("layers", "width", "context"):
         if name in request.settings:
             changes[name] = request.settings[name]
-    changes = {**sizes_given(request.arms, request.baseline), **changes}
+    if request.ablation is None:
+        changes = {**sizes_given(request.arms, request.baseline), **changes}
     for name, value in changes.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name}: {value!r} given; a whole number of at least 1")
