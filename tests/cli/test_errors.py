@@ -13,7 +13,7 @@ from windtunnel.errors import WorkError
         (["recipes", "--jsn"], "windtunnel recipes has no option --jsn; did you mean --json"),
         (["--versoin"], "windtunnel has no option --versoin; did you mean --version"),
         (["train", "llama", "--out", "x"], "--tokens is missing; see windtunnel train --help"),
-        (["train", "--out", "x", "--tokens", "1k"], "RECIPE is missing"),
+        (["train", "--out", "x", "--tokens", "1k"], "RECIPE|RUN is missing"),
         (["train", "llama", "--tokens", "some", "--out", "x"], "--tokens: expected a count such as"),
         (["train", "llama", "--tokens"], "option '--tokens' requires an argument"),
         (["train", "llama", "--lr", "fast", "--tokens", "1k", "--out", "x"], "--lr: "),

@@ -75,7 +75,7 @@ def test_other_questions_are_put_beside_the_first(questioned):
     ("arms", "changes", "asked", "said"),
     [
         (("llama", "gpt3"), {}, "length:longest=2", "its positions end at"),
-        (("llama", "gpt3"), {}, "needle:longest=8", "leave no room for a text"),
+        (("llama", "gpt3"), {}, "needle:longest=8", "longest is 8 tokens, and the shortest item has"),
         (
             ("llama", "gpt3"),
             {"data": None, "evaluation_tokens": None, "task": "state_tracking:length=16"},
