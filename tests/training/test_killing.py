@@ -41,7 +41,8 @@ def test_sigkill_at_random_moments(kills: int, background: bool, dataset: Datase
     record = json.loads(done.stdout)
     assert len(record) == kills
     whole = [bool(each["whole"]) for each in record]
-    assert whole[-1] and whole == sorted(whole)  # once there is one, there is always one
+    assert whole[-1]
+    assert whole == sorted(whole)  # once there is one, there is always one
     if kills > 10:
         assert sum(each["writing"] for each in record) > kills / 10
     train(spec, settings, dataset, folder, ONE_THREAD, resume=True, events=False)
