@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,13 @@ def _kill_once(child: int, folder: Path, draw: random.Random, kind: int) -> bool
 
 
 def _wait_for_writing(folder: Path, born: float) -> None:
+    _wait(lambda: _being_written(folder, born), "the child writes nothing")
+
+
+def _wait(there: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + 60
-    while not _being_written(folder, born):
-        assert time.monotonic() < until, "the child writes nothing"
+    while not there():
+        assert time.monotonic() < until, otherwise
 
 
 def _load_everything(spec: Any, settings: Any, dataset: Dataset) -> None:
@@ -81,6 +86,8 @@ def main(data: str, place: str, spec: str, settings: str, kills: str, background
     record = []
     for number in range(int(kills)):
         child = _born(*parts, dataset, folder, background == "True")
+        if number:  # on a slow machine too, none but the first dies before there is a whole checkpoint
+            _wait(lambda: bool(checkpoints(folder / "checkpoints")), "the child finishes no checkpoint")
         writing = _kill_once(child, folder / "checkpoints", draw, (number + 1) % 5)
         whole = checkpoints(folder / "checkpoints")
         for checkpoint in whole:

@@ -42,6 +42,7 @@ def test_sigkill_at_random_moments(kills: int, background: bool, dataset: Datase
     assert len(record) == kills
     whole = [bool(each["whole"]) for each in record]
     assert whole[-1]
+    assert whole.count(False) <= 1
     assert whole == sorted(whole)  # once there is one, there is always one
     if kills > 10:
         assert sum(each["writing"] for each in record) > kills / 10
