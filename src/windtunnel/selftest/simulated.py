@@ -141,8 +141,8 @@ def negative_control(lab: Lab) -> Outcome:
 def coverage_of_studies(lab: Lab) -> Outcome:
     """Estimator B where the curve is bent, and a variant that needs more than was trained."""
     hits, bias = coverage(1.25, 1.0, QUARTERS, 300, seed=1)
-    censored = share_censored(40)
-    passed = BAND_B[0] <= hits <= BAND_B[1] and censored > 0.9
+    censored, worse = shares_censored(40)
+    passed = BAND_B[0] <= hits <= BAND_B[1] and censored > 0.9 and worse == 1
     shown = f"a strongly bent curve is covered in {hits:.1%} of 300; {censored:.0%} of unreachable targets are bounds"
     return Outcome(passed, shown, {"holds": hits, "bias": bias, "censored": censored})
 
@@ -169,11 +169,12 @@ def coverage_in_full(lab: Lab) -> Outcome:
     return Outcome(passed, shown, {"rows": rows})
 
 
-def share_censored(studies: int) -> float:
-    """Share of studies that give a bound alone where the variant needs twice the tokens that were trained."""
+def shares_censored(studies: int) -> tuple[float, float]:
+    """Shares of studies that give a bound alone, and that see the loss, where a variant needs twice what there was."""
     generator = np.random.default_rng(41)
     found = [speedup(study(generator, 0.5), generator=generator) for _ in range(studies)]
-    return float(np.mean([one.censored and one.direction is not None and one.direction.high < 0 for one in found]))
+    worse = [one.direction is not None and one.direction.high < 0 for one in found]
+    return float(np.mean([one.censored for one in found])), float(np.mean(worse))
 
 
 def _worse(horizons: Horizons, cost: float) -> Horizons:
