@@ -93,6 +93,32 @@ def test_missing_files_are_named(folder: Path, name: str, words: str) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run.json", r"run\.json: damaged: it does not say identity\.spec\.fingerprint"),
+        ("result.json", r"result\.json: damaged: it does not say horizons\.1\.0\.checkpoint"),
+        ("spec.json", "expected an object with a 'kind'"),
+        ("checkpoints/step-10/checkpoint.json", r"checkpoint\.json: not a checkpoint of format"),
+    ],
+)
+def test_files_that_say_nothing_are_named(folder: Path, name: str, words: str) -> None:
+    (folder / name).write_text("{}")
+    with pytest.raises(InputError, match=words):
+        load(folder)
+    (folder / name).write_text("{")
+    with pytest.raises(InputError, match="damaged or unreadable"):
+        load(folder)
+
+
+def test_a_checkpoint_that_does_not_say_where_it_stands_is_named(folder: Path) -> None:
+    (folder / "result.json").unlink()
+    path = folder / "checkpoints" / "step-10" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "record": {}}))
+    with pytest.raises(InputError, match=r"checkpoint\.json: damaged: it does not say final"):
+        load(folder)
+
+
 def test_a_changed_spec_is_noticed(folder: Path) -> None:
     spec = json.loads((folder / "spec.json").read_text())
     spec["blocks"][0]["mixer"]["eps"] = 0.5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
-from windtunnel.checkpoint import checkpoints, fill_model, read_index, read_json
+from windtunnel.checkpoint import INDEX, checkpoints, fill_model, read_index, read_json
 from windtunnel.checkpoint import load as load_checkpoint
 from windtunnel.data.tokenizers import Tokenizer, load_tokenizer
 from windtunnel.errors import InputError
@@ -102,7 +102,7 @@ def _read_spec(path: Path, record: dict[str, Any], packages: tuple[str, ...]) ->
     spec = from_json(read_json(path), packages, path="spec")
     if not isinstance(spec, Model):
         raise InputError(f"{path}: a {spec.kind}, not a language model")
-    if spec.fingerprint() != record["identity"]["spec"]["fingerprint"]:
+    if spec.fingerprint() != _stated(record, path.with_name("run.json"), "identity", "spec", "fingerprint"):
         raise InputError(f"{path}: changed since the run was begun: its fingerprint is not the one in run.json")
     return spec
 
@@ -114,7 +114,7 @@ def _choose(path: Path, name: str | None, result: dict[str, Any] | None) -> Path
         if name not in {each.name for each in found}:
             raise InputError(f"{path}: has no checkpoint {name!r}; it has: {known}")
         return path / "checkpoints" / name
-    final = None if result is None else result["horizons"]["1.0"]["checkpoint"]
+    final = None if result is None else _stated(result, path / "result.json", "horizons", "1.0", "checkpoint")
     if final is not None:
         return path / str(final)
     if not found:
@@ -124,5 +124,16 @@ def _choose(path: Path, name: str | None, result: dict[str, Any] | None) -> Path
 
 def _order(folder: Path) -> tuple[int, int]:
     """Unfinished work by its place in the run; weights at the end of a shorter horizon come last in choice."""
-    record = read_index(folder)["record"]
-    return (-1, 0) if record["final"] else (record["state"]["segment"], record["state"]["step"])
+    record, path = read_index(folder)["record"], folder / INDEX
+    if _stated(record, path, "final"):
+        return -1, 0
+    return _stated(record, path, "state", "segment"), _stated(record, path, "state", "step")
+
+
+def _stated(record: Any, path: Path, *names: str) -> Any:
+    """What a file says under these names, one inside the other; an `InputError` where it does not."""
+    for name in names:
+        if not isinstance(record, dict) or name not in record:
+            raise InputError(f"{path}: damaged: it does not say {'.'.join(names)}")
+        record = record[name]
+    return record

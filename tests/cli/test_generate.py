@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 import windtunnel as wt
 from tests.cli.conftest import Answer
+from windtunnel.checkpoint import load as load_checkpoint
+from windtunnel.checkpoint import save as save_checkpoint
 from windtunnel.cli.writing import shown
 
 Command = Callable[..., Answer]
@@ -160,6 +163,32 @@ def test_runs_that_cannot(command: Command, runs: Path, tmp_path: Path) -> None:
     subprocess.run(["rm", "-r", copied / "tokenizer"], check=True)
     subprocess.run(["cp", "-r", runs / "main" / "checkpoints", copied], check=True)
     assert "no tokenizer" in command("generate", copied, "--prompt", "x").error
+    shutil.rmtree(copied / "checkpoints")
+    (copied / "result.json").unlink()
+    assert "no whole checkpoint yet" in command("generate", copied, "--prompt", "x").error
+
+
+def test_weights_that_are_no_numbers(command: Command, runs: Path, tmp_path: Path) -> None:
+    """Those of a run end its text with one line, those of a draft only its drafts."""
+    broken = tmp_path / "broken"
+    shutil.copytree(runs / "small", broken)
+    place = Path(wt.load(broken).record["checkpoint"])
+    kept = load_checkpoint(place)
+    weights = {name: tensor * float("nan") for name, tensor in kept.tensors["model"].items()}
+    save_checkpoint(place, {**kept.tensors, "model": weights}, kept.record)
+    for words in ((), ("--json",)):
+        answer = command("generate", broken, "--prompt", "x", "--tokens", 8, *words)
+        assert (answer.code, "logits that are not numbers" in answer.error) == (1, True)
+    plain = command("generate", runs / "main", "--prompt", "x", "--tokens", 8)
+    drafted = command("generate", runs / "main", "--prompt", "x", "--tokens", 8, "--draft", broken)
+    assert (drafted.code, drafted.out) == (0, plain.out)
+    assert "goes on without it" in drafted.err
+
+
+def test_prompts_that_the_tokenizer_cannot_hold(command: Command, runs: Path) -> None:
+    Path("bad").write_bytes(b"\xff\xfe")
+    assert "'날', which is not in the alphabet" in command("generate", runs / "digits", "--prompt", "날").error
+    assert "bytes are not UTF-8 at offset 0" in command("generate", runs / "digits", "--file", "bad").error
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:

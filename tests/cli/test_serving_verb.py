@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import shutil
 import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,34 @@ def test_a_signal_lets_what_runs_end(trained: Path, program: Any, number: signal
         process.communicate()
 
 
+@pytest.mark.slow
+def test_what_takes_longer_than_the_grace_is_cut_off(trained: Path, program: Any) -> None:
+    """Both are told, a stream and a request that waits for its whole answer."""
+    options = ("--at-limit", "slide", "--max-tokens", 1_000_000, "--grace", 1)
+    process = program("serve", trained, "--port", 0, *options, "--json")
+    try:
+        url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
+        body = {"model": "run", "prompt": "x", "max_tokens": 1_000_000, "temperature": 0}
+        with ThreadPoolExecutor(1) as beside:
+            whole = beside.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
+            with httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True}, timeout=60) as response:
+                lines = response.iter_lines()
+                next(lines)
+                while b'windtunnel_running{model="run"} 2' not in httpx.get(f"{url}/metrics").content:
+                    time.sleep(0.02)
+                process.send_signal(signal.SIGTERM)
+                events = [line for line in lines if line]
+            assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "stopping"
+            assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "stopping")
+        assert process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health")
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -71,12 +102,22 @@ def test_a_signal_lets_what_runs_end(trained: Path, program: Any, number: signal
         (("run", "--api-key-file", "empty"), "holds no key"),
         (("run", "--draft", "none"), "not a run folder"),
         (("a/b=run",), "neither a run's folder nor NAME=FOLDER"),
+        (("damaged",), "damaged: its size or SHA-256"),
+        (("run", "--draft", "damaged"), "damaged: its size or SHA-256"),
+        (("run", "unfinished"), "no whole checkpoint yet"),
     ],
     ids=str,
 )
 def test_what_cannot_be_served(command: Command, trained: Path, arguments: tuple[Any, ...], words: str) -> None:
     Path("empty").write_text("# no key\n\n")
     Path("run").symlink_to(trained)
+    for name in ("damaged", "unfinished"):
+        shutil.copytree(trained, name)
+    for weights in Path("damaged").glob("checkpoints/*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1])
+    Path("unfinished/result.json").unlink()
+    for folder in list(Path("unfinished/checkpoints").iterdir()):  # as they are while they are being written
+        folder.rename(folder.with_name(f".partial-{folder.name}"))
     answer = command("serve", *arguments)
     assert answer.code == 2
     assert words in answer.error

@@ -177,6 +177,17 @@ def test_logits_that_are_no_numbers_end_one_request_alone() -> None:
     assert good[-1].finish == "length"
 
 
+@pytest.mark.parametrize("draft", [None, "lookup"])
+def test_rows_of_padding_are_no_tokens(draft: Any) -> None:
+    model = wt.build(wt.recipes.get("llama")(vocab=300, layers=1, width=32, context=64))
+    engine = Engine(model, ByteTokenizer(), EngineSettings(slots=2), draft)
+    with pytest.raises(InputError, match="token 257 is not in the vocabulary of 257"):
+        engine.submit(Request(prompt=(65, 257, 66, 65)))
+    asked = Request(prompt=(65, 256, 66, 65), sampling=Sampling(repetition_penalty=1.2), tokens=8, ignore_end=True)
+    (pieces,) = served(engine, [asked])
+    assert all(piece.token is not None and piece.token < 257 for piece in pieces)
+
+
 def test_what_cannot_be_served_is_refused() -> None:
     model = model_of("llama")
     engine = Engine(model, settings=EngineSettings(slots=1, queue=2, context=8))

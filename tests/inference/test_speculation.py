@@ -166,6 +166,24 @@ def test_three_tokens_follow_the_targets_joint_law(kind: str) -> None:
     assert stats.chisquare(observed, wanted).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=3, top_p=0.9)])
+def test_a_draft_without_numbers_is_no_draft(sampling: Sampling) -> None:
+    """A damaged drafter costs its own row's drafts: the texts are those without it, and it is said once."""
+    model, other = model_of("llama", dtype=torch.float64), model_of("llama", dtype=torch.float64)
+    with torch.no_grad():
+        other.embedding.weight[7] = torch.nan
+    said: list[str] = []
+    asked = [Request(prompt=prompt, sampling=sampling, tokens=12) for prompt in ((7, 1), (7, 2, 3))]
+    engine = Engine(model, settings=SETTINGS, draft=other, say=said.append)
+    plain = served(Engine(model, settings=SETTINGS), asked)
+    for drafted, alone_ in zip(served(free_drafts(engine), asked), plain, strict=True):
+        assert [piece.token for piece in drafted] == [piece.token for piece in alone_]
+    assert engine.drafted == 0
+    assert ["not numbers" in words for words in said] == [True]
+    served(engine, [Request(prompt=(1, 2), sampling=sampling, tokens=12)])
+    assert engine.kept > 0
+
+
 def test_the_length_that_pays() -> None:
     """Leviathan's optimum, table of section 3.4: 0.8 and 0.1 give 6; where a draft costs more than it wins, none."""
     assert best_length(0.8, 0.1, 20) == 6

@@ -99,12 +99,16 @@ def compiled_or_said(
     try:
         return compiled_step(model, state, say or (lambda words: None), cache)
     except WorkError as error:
-        words = f"decoding goes on uncompiled: {error}"
-        if say is None:
-            warnings.warn(words, RuntimeWarning, stacklevel=2)
-        else:
-            say(words)
+        tell(f"decoding goes on uncompiled: {error}", say)
         return None
+
+
+def tell(words: str, say: Say | None) -> None:
+    """Give words to `say`; a warning without it."""
+    if say is None:
+        warnings.warn(words, RuntimeWarning, stacklevel=3)
+    else:
+        say(words)
 
 
 def _checked(model: ModelLayer, cache: torch.dtype | None, positions: Positions, say: Say) -> Program:

@@ -7,16 +7,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.acceptance import tokens_per_call
 from windtunnel.inference.batch import FAR, Batch, limit_of
-from windtunnel.inference.compiled import Say
-from windtunnel.inference.sampling import Sampling, distribution, draw, uniform
+from windtunnel.inference.compiled import Say, tell
+from windtunnel.inference.sampling import Sampling, distribution, draw, likeliest, uniform
 from windtunnel.root import ModelLayer
 
 
 class Draft(NamedTuple):
-    """Drafted tokens, and the distributions [n v] that they were drawn from (float64)."""
+    """Drafted tokens, and the distributions [n v] that they were drawn from (float64; none for greedy sampling)."""
 
     tokens: list[int]
     probabilities: Tensor
@@ -124,6 +124,7 @@ class ModelDrafter:
         self.batch = Batch(model, rows, self.limit, chunk, compiled, say, cache)
         self._fed: dict[int, list[int]] = {}
         self._begun: dict[int, int] = {}
+        self._say, self._told = say, False
 
     def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
         """Rows are drafted together; each is first brought to where its text stands."""
@@ -140,12 +141,11 @@ class ModelDrafter:
             logits = self.batch.feed(0, tokens)[:, -1, : self.vocab]
             for row, each in enumerate(wanted):
                 self._fed.setdefault(row, []).append(tokens[row][0])
-                law = distribution(logits[row : row + 1], each.sampling, [*each.text, *drafted[row]])[0]
-                laws[row].append(law)
-                drafted[row].append(draw(law, uniform(each.sampling.seed, each.generated + step, "draft")))
+                if len(drafted[row]) == step < each.length:
+                    self._draw(logits[row], each, drafted[row], laws[row])
         return [
-            Draft(found[: each.length], torch.stack(law)[: each.length])
-            for found, law, each in zip(drafted, laws, wanted, strict=True)
+            Draft(found, torch.stack(law) if law else NOTHING.probabilities)
+            for found, law in zip(drafted, laws, strict=True)
         ]
 
     def clear(self, row: int) -> None:
@@ -157,6 +157,22 @@ class ModelDrafter:
         self.batch.move(source, target)
         self._fed[target] = self._fed.pop(source, [])
         self._begun[target] = self._begun.pop(source, 0)
+
+    def _draw(self, logits: Tensor, each: Wanted, drafted: list[int], laws: list[Tensor]) -> None:
+        """Add a token to a draft, and the distribution that it is drawn from; where there is none the draft ends."""
+        seen = [*each.text, *drafted]
+        try:
+            if each.sampling.greedy:
+                drafted.append(likeliest(logits, each.sampling, seen))
+                return
+            (law,) = distribution(logits[None], each.sampling, seen)
+        except WorkError as error:
+            if not self._told:
+                tell(f"draft: {error}; where it does not draft, decoding goes on without it", self._say)
+            self._told = True
+            return
+        laws.append(law)
+        drafted.append(draw(law, uniform(each.sampling.seed, each.generated + len(drafted), "draft")))
 
     def _catch_up(self, row: int, each: Wanted) -> None:
         """Every token but the last has been fed, and nothing that the target did not keep.

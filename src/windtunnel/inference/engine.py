@@ -115,7 +115,8 @@ class Engine:
         self._stops = tokenizer.stops if tokenizer is not None else frozenset()
         self.settings = settings or EngineSettings()
         self.limit = self._limit()
-        self.vocab = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
+        self._known = model.spec.vocab if tokenizer is None else tokenizer.vocab  # rows of padding are no tokens
+        self.vocab = self._known  # what may be drawn
         slots, capacity, chunk = self.settings.slots, self.limit or FAR, self.settings.chunk
         compiled, cache = self.settings.compiled, self.settings.cache
         self.batch = Batch(model, slots, capacity, chunk, compiled, say, cache)
@@ -155,10 +156,9 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Queue a request; returns its number. Raises `InputError` for what cannot be served, `QueueFull` for now."""
-        vocab = self.model.spec.vocab
-        bad = next((token for token in request.prompt if not 0 <= token < vocab), None)
+        bad = next((token for token in request.prompt if not 0 <= token < self._known), None)
         if bad is not None:
-            raise InputError(f"prompt: token {bad} is not in the vocabulary of {vocab}")
+            raise InputError(f"prompt: token {bad} is not in the vocabulary of {self._known}")
         if self.limit is not None and len(request.prompt) >= self.limit and self.settings.at_limit == "stop":
             raise InputError(
                 f"prompt: {len(request.prompt)} tokens leave no room in a context of {self.limit}; shorten it, "

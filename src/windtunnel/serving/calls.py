@@ -1,6 +1,7 @@
 """One call from its arrival to its end: gathered or streamed, within its time, for a client that is still there."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -16,9 +17,10 @@ from windtunnel.serving.faults import Fault, fault_of
 from windtunnel.serving.metrics import Metrics
 from windtunnel.serving.served import Limits, Served
 from windtunnel.serving.wire import Settings, StreamOptions
-from windtunnel.serving.worker import Job
+from windtunnel.serving.worker import Job, Stopped
 
 _CLIENT_LEFT = 499  # as nginx writes it into its log; nobody reads the answer
+_DRAINING = 5.0  # seconds after its time for a stream's last event to be taken
 
 
 class Call:
@@ -56,6 +58,8 @@ class Call:
             fault = fault_of(error)
             self.end(fault.code)
             raise fault from error
+        except asyncio.CancelledError as error:
+            raise self.cut_off() from error
         finally:
             if not body.stream:
                 self.end("cancelled")
@@ -72,6 +76,12 @@ class Call:
                 name, sum(len(text.request.prompt) for text in self.texts), sum(text.tokens for text in self.texts)
             )
         self.metrics.request(name, self.answer.endpoint, outcome, time.monotonic() - self.began)
+
+    def cut_off(self) -> Fault:
+        """End what the server waits for no longer: nothing else cancels a call. What to tell the client."""
+        fault = fault_of(Stopped(f"{self.served.name}: the server is stopping"))
+        self.end(fault.code)
+        return fault
 
     async def _submit(self) -> Job:
         if self._job is None:
@@ -111,7 +121,7 @@ class Call:
         except Exception as error:
             fault = fault_of(error)
             self.end(fault.code)
-            yield _event(json.dumps(fault.body, ensure_ascii=False, separators=(",", ":")))
+            yield _told(fault)
             return
         self.end("ok")
         yield _event("[DONE]")
@@ -125,7 +135,7 @@ class Call:
 
 
 class _Events(StreamingResponse):
-    """A stream that ends its call however it ends itself, also before its first event."""
+    """A stream that ends its call however it ends itself: before its first event, or as its client stops reading."""
 
     def __init__(self, call: Call, events: AsyncIterator[str]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -133,7 +143,12 @@ class _Events(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._call.deadline + _DRAINING):
+                    await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            last = _told(self._call.cut_off()).encode()
+            await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             self._call.end("cancelled")
 
@@ -155,6 +170,10 @@ async def _while_there(http: HttpRequest, work: Coroutine[Any, Any, None]) -> bo
 async def _left(http: HttpRequest) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
+
+
+def _told(fault: Fault) -> str:
+    return _event(json.dumps(fault.body, ensure_ascii=False, separators=(",", ":")))
 
 
 def _event(data: str) -> str:
