@@ -1,5 +1,6 @@
 """Trained models, opened from their run folders."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def find(folder: str | Path, checkpoint: str | None = None, packages: tuple[str,
     result = read_json(path / "result.json") if (path / "result.json").is_file() else None
     spec = _read_spec(path / "spec.json", record, packages)
     source = _choose(path, checkpoint, result)
+    check_belongs(source, record["identity"])
     return Stored(path, spec, {**record, "result": result, "checkpoint": str(source)}, source)
 
 
@@ -91,6 +93,42 @@ def load(
     model = found.spec.build().to(device, _dtype_of(tensors))
     fill_model(model, tensors, found.checkpoint)
     return Run(model.eval(), found.tokenizer(), found.spec, found.record)
+
+
+def check_belongs(checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Raise an `InputError` if a checkpoint was written by another run than the one of this identity (`run.json`)."""
+    theirs = read_index(checkpoint)["record"].get("identity")
+    found = [] if theirs is None else differences(theirs, identity)
+    if found:
+        raise InputError(
+            f"{checkpoint}: was written by another run: {'; '.join(found[:6])}. Take it out of this folder to use "
+            "what this run wrote itself"
+        )
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """In what two runs differ, as far as both identities tell; the data that they pass over may differ."""
+    common: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for part in ("settings", "data", "spec", "execution"):
+        left, right = theirs.get(part, {}), ours.get(part, {})
+        names = [name for name in left if name in right and (part, name) != ("settings", "skips")]
+        for side, found in zip(common, (left, right), strict=True):
+            side[part] = {name: found[name] for name in names}
+    for side, found in zip(common, (theirs, ours), strict=True):
+        side["origin"] = found.get("origin", {})
+    return [f"{name} is {there!r} there and {here!r} here" for name, there, here in changes(*common)]
+
+
+def changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Fields of JSON that differ: their path, the old value and the new one."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from changes(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, now) in enumerate(zip(old, new, strict=True)):
+            yield from changes(before, now, f"{path}.{index}")
+    elif old != new:
+        yield path, old, new
 
 
 def _dtype_of(tensors: dict[str, Tensor]) -> torch.dtype:

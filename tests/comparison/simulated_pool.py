@@ -54,7 +54,9 @@ class SimulatedPool(Pool):
         }
         folder = Path(payload["folder"])
         folder.mkdir(parents=True)
-        (folder / "run.json").write_text(json.dumps({"settings": settings.to_json()}))
+        identity = {"settings": settings.to_json(), "spec": {"fingerprint": spec.fingerprint()}}
+        record = {"identity": identity, "data": {"fingerprint": payload["data"]}}
+        (folder / "run.json").write_text(json.dumps(record))
         (folder / "result.json").write_text(json.dumps(result))
         return {"result": result}
 

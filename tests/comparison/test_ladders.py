@@ -180,7 +180,8 @@ def test_tuning_seeds_are_never_reported(ladder, tmp_path):
     assert trials
     for name in trials:
         run = json.loads((tmp_path / "ladder" / "trials" / name.split("/trials/")[1] / "run.json").read_text())
-        assert run["settings"]["seed"] == run["settings"]["data_seed"] == 0
+        settings = run["identity"]["settings"]
+        assert settings["seed"] == settings["data_seed"] == 0
 
 
 def test_a_rate_that_falls_more_steeply_than_the_sweeps_show_is_found_by_the_check(ladder, tmp_path):

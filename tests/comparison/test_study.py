@@ -154,6 +154,20 @@ def test_another_question_in_the_same_folder_is_refused(finished, corpus):
         plan_study(request(corpus, folder, "llama", "ngpt", tokens=16 * 512))
 
 
+def test_a_result_brought_from_another_study_is_refused(finished, tmp_path):
+    folder, study, _ = finished
+    shutil.copytree(folder, tmp_path / "study")
+    arm = tmp_path / "study" / "runs" / "llama"
+    shutil.rmtree(arm / "seed-1")
+    shutil.copytree(arm / "seed-2", arm / "seed-1")
+    record = json.loads((arm / "seed-1" / "run.json").read_text())
+    record["data"]["fingerprint"] = "of another text"
+    (arm / "seed-1" / "run.json").write_text(json.dumps(record))
+    words = r"seed-1: holds the result of another study: settings\.seed is 2 there and 1 here.*'of another text' there"
+    with pytest.raises(InputError, match=words):
+        run_study(study, tmp_path / "study", workers=1)
+
+
 def test_a_study_of_an_earlier_version_is_still_read(finished, tmp_path):
     """It named its shards by `dataset_folder`; its hash is the same."""
     folder, study, _ = finished

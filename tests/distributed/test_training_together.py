@@ -261,6 +261,14 @@ def test_a_process_that_is_silent_is_named(
 
 
 @pytest.mark.slow
+def test_a_process_that_does_not_come_is_named() -> None:
+    started = processes.begin(2, "tests.distributed.work:meet", (1, 4.0), {})
+    told, words = started[0].communicate(timeout=processes.SECONDS)
+    started[1].communicate()
+    assert "the 2 processes did not find each other within 4 s: process 1 does not answer" in told, words
+
+
+@pytest.mark.slow
 def test_a_disk_that_fills_under_one_process_stops_all(
     make_spec: Any, make_settings: Any, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ import windtunnel.checkpoint
 from windtunnel.data.shards import Dataset
 from windtunnel.errors import InputError, WorkError
 from windtunnel.execution import Execution
+from windtunnel.training import fitting
 from windtunnel.training.run import train
 
 ONE_THREAD = Execution(device="cpu", threads=1)
@@ -98,7 +99,9 @@ def test_a_folder_in_use_is_refused(run: Callable[..., Any], tmp_path: Path) -> 
     run()
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="vocab is 256, but the tokenizer has 257"):
         run(spec={"vocab": 256})
     with pytest.raises(InputError, match="context is 16, but the model is meant for at most 8"):
@@ -107,6 +110,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run: Callable[.
         run(options={"keep": 0})
     with pytest.raises(InputError, match="device is 'cuda:99'"):
         run(execution=Execution(device="cuda:99"))
+    monkeypatch.setattr(fitting, "_memory_of", lambda device: 1000.0)
+    with pytest.raises(InputError, match=r"memory: weights, gradients and optimiser state take .* has 0\.0 GiB"):
+        run()
     assert not (tmp_path / "run").exists()
 
 

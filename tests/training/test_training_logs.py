@@ -1,5 +1,6 @@
 """Rows on disk, TensorBoard events, and the figures of the progress line."""
 
+import errno
 import json
 import logging
 import struct
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from windtunnel.data.shards import Dataset
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, WorkError
 from windtunnel.execution import Execution
 from windtunnel.training import logs
 from windtunnel.training.logs import EventLog, MetricsLog
@@ -65,6 +66,21 @@ def test_events_hold_every_scalar(tmp_path: Path) -> None:
         {"loss": 2.5, "lr": 0.1, "grad_norm": 3.0}
     )
     assert [event.step for event in _events(tmp_path / "horizon-1.0") if event.HasField("summary")] == [2]
+
+
+def test_a_disk_that_is_too_full_for_events_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = EventLog(tmp_path, 0)
+    log.append({"step": 1, "horizon": None, "loss": 2.5})
+    monkeypatch.setattr(EventFileWriter, "add_event", full)
+    with pytest.raises(WorkError, match=r"cannot write: .*No space left on device; the last checkpoint is kept"):
+        log.append({"step": 2, "horizon": None, "loss": 2.5})
+    log.close()
 
 
 def test_without_tensorboard_it_is_said_once(

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
+from windtunnel.checkpoint import read_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.pool import Job
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.root import Model
+from windtunnel.runs import differences
 from windtunnel.spec import from_json
+from windtunnel.training.folder import RESULT
 from windtunnel.training.progress import Progress
 from windtunnel.training.run import train
 from windtunnel.training.settings import TrainingSettings
@@ -39,12 +42,35 @@ def training_job(
         "spec": arm.spec.to_json(),
         "settings": settings.to_json(),
         "workload": workload.address(),
+        "data": workload.fingerprint,
         "execution": execution.to_json(),
         "packages": arm.packages,
     }
     return Job(
         str(folder), "windtunnel.comparison.jobs:train_run", payload, round(total_tokens(settings) * token_weight)
     )
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The result that a job's folder holds; None if there is none yet.
+
+    Raises `InputError` if it is that of a run with another spec, settings or data, brought from another study.
+    """
+    folder, payload = Path(job.payload["folder"]), job.payload
+    if not (folder / RESULT).is_file():
+        return None
+    stored, spec = read_json(folder / "run.json"), from_json(payload["spec"], payload["packages"])
+    asked = {"settings": payload["settings"], "spec": {"fingerprint": spec.fingerprint()}}
+    found = differences(stored["identity"], asked)
+    theirs = stored["data"]["fingerprint"]
+    if theirs != payload["data"]:
+        found.append(f"data is {theirs!r} there and {payload['data']!r} here")
+    if found:
+        raise InputError(
+            f"{folder}: holds the result of another study: {'; '.join(found[:6])}. Take the folder away, and the run "
+            "is trained"
+        )
+    return read_json(folder / RESULT)
 
 
 def total_tokens(settings: TrainingSettings) -> int:

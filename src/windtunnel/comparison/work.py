@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from windtunnel.checkpoint import read_json
+from windtunnel.comparison.jobs import finished
 from windtunnel.comparison.pool import Job, Outcome, Pool
 
 Notify = Callable[["Progress"], None]
@@ -33,9 +33,9 @@ class Work:
         """Outcomes of finished jobs from their folders, then of the others from the pool."""
         left = []
         for job in jobs:
-            result = Path(job.payload["folder"]) / "result.json"
-            if result.is_file():
-                yield Outcome(job, read_json(result))
+            result = finished(job)
+            if result is not None:
+                yield Outcome(job, result)
             else:
                 left.append(job)
         if left:

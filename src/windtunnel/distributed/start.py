@@ -56,27 +56,39 @@ def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0)
         raise InputError(f"--device: {device} works alone; several processes need cpu or cuda")
     if kind == "cuda":
         torch.cuda.set_device(device)
-    waiting = timedelta(seconds=patience)
     try:
-        store, rank, size = next(iter(rendezvous("env://")))
-        store.set_timeout(waiting)
-        dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=waiting)
-    except (dist.DistError, RuntimeError, ValueError) as error:
-        raise WorkError(f"the processes did not find each other: {error}") from error
-    try:
-        store.set(f"name/{rank}", f"{socket.gethostname()}, pid {os.getpid()}")
-        names = tuple(store.get(f"name/{each}").decode() for each in range(size))
-        devices = _grid(kind, dict(zip(AXES, resolved.sizes, strict=True)))
-        weights = devices
-        if resolved.holders != resolved.shard:
-            spread = {"replicate": resolved.replicate, "shard": resolved.holders, "tensor": resolved.tensor}
-            weights = _grid(kind, spread)
-        alike = Team(resolved, rank, names, devices, weights, store, patience)
-        joined = replace(alike, aside=replace(alike, group=dist.new_group(timeout=waiting)))
+        joined = _join(resolved, kind, patience)
         with joined.watched():
             yield joined
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join(mesh: Mesh, kind: str, patience: float) -> Team:
+    """Meet the others. Raises a `WorkError` that says who is missing, as far as that can be known."""
+    waiting, size = timedelta(seconds=patience), launched()
+    met = ""
+    try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=waiting)))
+        store.set_timeout(waiting)
+        store.set(f"name/{rank}", f"{socket.gethostname()}, pid {os.getpid()}")
+        names: list[str] = []
+        for each in range(size):
+            met = f"process {each} does not answer: "
+            names.append(store.get(f"name/{each}").decode())
+        met = ""
+        dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=waiting)
+        devices = _grid(kind, dict(zip(AXES, mesh.sizes, strict=True)))
+        weights = devices
+        if mesh.holders != mesh.shard:
+            weights = _grid(kind, {"replicate": mesh.replicate, "shard": mesh.holders, "tensor": mesh.tensor})
+        alike = Team(mesh, rank, tuple(names), devices, weights, store, patience)
+        return replace(alike, aside=replace(alike, group=dist.new_group(timeout=waiting)))
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise WorkError(
+            f"the {size} processes did not find each other within {patience:g} s: {met}{error}; start all of them anew"
+        ) from error
 
 
 def _grid(kind: str, sizes: dict[str, int]) -> DeviceMesh:

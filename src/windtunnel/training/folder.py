@@ -22,6 +22,7 @@ from windtunnel.checkpoint import (
 from windtunnel.distributed.places import Place
 from windtunnel.distributed.team import ALONE, Team
 from windtunnel.errors import InputError, WorkError
+from windtunnel.runs import changes, check_belongs
 from windtunnel.spec import from_json
 from windtunnel.training.loop import Snapshot
 from windtunnel.training.writer import Writer
@@ -56,6 +57,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.saved: list[Saved] = []
         self.changed = False  # whether a resumed run has other skips
+        self._identity: dict[str, Any] = {}
         self._found = False
 
     @contextmanager
@@ -76,7 +78,11 @@ class RunFolder:
         self._take(held.enter_context(file))
 
     def identify(self, identity: dict[str, Any], resume: bool) -> bool:
-        """Claim an empty folder for a run, or check that it holds the same run. Returns whether one was there."""
+        """Claim an empty folder for a run, or check that it holds the same run, and checkpoints of no other.
+
+        Returns whether one was there.
+        """
+        self._identity = identity["identity"]
         self.team.led(lambda: self._identify(identity, resume))
         found, self.changed, saved = self.team.agreed((self._found, self.changed, self.saved))
         self.saved = [Saved(*each) for each in saved]
@@ -98,7 +104,10 @@ class RunFolder:
         _compare(self.path, stored["identity"], identity["identity"], skips=(self.path / RESULT).is_file())
         self.changed = stored["identity"] != identity["identity"]
         recover(self.checkpoints)
-        self.saved = sorted(_saved(folder) for folder in checkpoints(self.checkpoints) if _resumable(folder))
+        found = checkpoints(self.checkpoints)
+        for each in found:
+            check_belongs(each, identity["identity"])
+        self.saved = sorted(_saved(folder) for folder in found if _resumable(folder))
         self._found = True
 
     def go_back(self, name: str) -> None:
@@ -167,7 +176,8 @@ class RunFolder:
 
     def _write(self, name: str, snapshot: Snapshot, record: dict[str, Any], before: Sequence[Saved]) -> None:
         try:
-            save(self.checkpoints / name, dict(snapshot), record, self._writing, self.places)
+            whole = {**record, "identity": self._identity}
+            save(self.checkpoints / name, dict(snapshot), whole, self._writing, self.places)
         except WorkError as error:
             last = f"--resume goes on from {before[-1].name}" if before else "no earlier state was saved"
             raise WorkError(f"{error}; {last}") from error
@@ -204,24 +214,13 @@ def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any], skips: bool
     changed = [
         f"{name} was {before!r}, now {now!r}"
         for part in ("settings", "data", "spec", "execution", "origin")
-        for name, before, now in _changes(old.get(part, {}), new.get(part, {}), part)
+        for name, before, now in changes(old.get(part, {}), new.get(part, {}), part)
     ]
     if changed:
         raise InputError(
             f"{folder}: cannot resume, this is another run: {'; '.join(changed[:6])}. "
             "Give the values that it was begun with, or name another folder"
         )
-
-
-def _changes(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            yield from _changes(old.get(name), new.get(name), f"{path}.{name}")
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (before, now) in enumerate(zip(old, new, strict=True)):
-            yield from _changes(before, now, f"{path}.{index}")
-    elif old != new:
-        yield path, old, new
 
 
 def _resumable(folder: Path) -> bool:

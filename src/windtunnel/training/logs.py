@@ -5,6 +5,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +113,28 @@ class EventLog:
 
         values = [Summary.Value(tag=name, simple_value=row[name]) for name in _SCALARS if row.get(name) is not None]
         event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
-        self._writer(row["horizon"]).add_event(event)
+        with self._reported():
+            self._writer(row["horizon"]).add_event(event)
 
     def rewind(self, horizon: float | None, step: int) -> None:
         """Tell readers to drop what came after a step."""
         if self._available:
-            self._restart(self._writer(horizon), step)
+            with self._reported():
+                self._restart(self._writer(horizon), step)
 
     def close(self) -> None:
         """Finish the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._reported():
+            for writer in self._writers.values():
+                writer.close()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """tensorboard writes in a thread; what failed there is raised by a later call."""
+        try:
+            yield
+        except OSError as error:
+            raise WorkError(f"{self._folder}: cannot write: {error}; the last checkpoint is kept") from error
 
     def _writer(self, horizon: float | None) -> Any:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

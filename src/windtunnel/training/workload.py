@@ -67,6 +67,11 @@ class Workload(ABC):
 
     @property
     @abstractmethod
+    def fingerprint(self) -> str:
+        """The hash of the text or of the task, which `record` holds too."""
+
+    @property
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What a resumed run must agree in, besides the hash of its batches."""
 
@@ -124,6 +129,10 @@ class Text(Workload):
     @property
     def record(self) -> dict[str, Any]:
         return self.dataset.record
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.dataset.record["fingerprint"])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -186,12 +195,16 @@ class Synthetic(Workload):
             "name": f"{self.task.name} ({self.task.label()})",
             "source": f"{self.task.title}, {self.task.paper}",
             "task": self.task.to_json(),
-            "fingerprint": self.task.fingerprint(),
+            "fingerprint": self.fingerprint,
             "vocab": self.task.ids,
             "heldout_items": self.items,
             "chance": self.task.chance,
             "guess": self.task.guess,
         }
+
+    @property
+    def fingerprint(self) -> str:
+        return self.task.fingerprint()
 
     @property
     def identity(self) -> dict[str, Any]:

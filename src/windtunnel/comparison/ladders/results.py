@@ -53,7 +53,7 @@ def _rows(ladder: Ladder, rung: Rung, folder: Path) -> list[dict[str, Any]]:
     for path in sorted((folder / "runs" / rung.folder).glob("seed-*/result.json")):
         result = read_json(path)
         end = result["horizons"]["1.0"]
-        settings = read_json(path.parent / "run.json")["settings"]
+        settings = read_json(path.parent / "run.json")["identity"]["settings"]
         found.append(
             {
                 "budget": rung.budget + 1,
