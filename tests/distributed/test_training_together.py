@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -217,15 +216,9 @@ def test_a_killed_process_is_restarted(make_spec: Any, make_settings: Any, datas
     arguments = json.dumps([data, str(tmp_path / "killed"), spec, settings, None])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "-m", "tests.distributed.processes", "tests.distributed.work:run", arguments]
-    ended = subprocess.run(
-        [*command, json.dumps(trouble)],
-        env=processes.environment(),
-        capture_output=True,
-        text=True,
-        timeout=processes.SECONDS,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "exitcode: -9" in ended.stderr
+    _, words = processes.ended(agent := processes.start([*command, json.dumps(trouble)]))
+    assert agent.returncode == 0, words
+    assert "exitcode: -9" in words
     result = json.loads((tmp_path / "killed" / "result.json").read_text())
     assert result["horizons"]["1.0"]["loss"] == whole[0]["result"]["horizons"]["1.0"]["loss"]
     assert _weights_apart(tmp_path / "killed", tmp_path / "whole") == 0
@@ -247,9 +240,9 @@ def test_a_process_that_is_silent_is_named(
         make_settings(batch_size=6).to_json(),
         None,
     )
-    trouble = {"rank": rank, "at": 12, "kind": kind, "patience": 4.0, "save_seconds": 0.0}
+    trouble = {"rank": rank, "at": 12, "kind": kind, "patience": 20.0, "save_seconds": 0.0}
     started = processes.begin(3, "tests.distributed.work:run", arguments, trouble)
-    told, words = started[asked].communicate(timeout=processes.SECONDS)
+    told, words = processes.ended(started[asked])
     for process in started:
         process.kill()
         process.communicate()
@@ -261,11 +254,11 @@ def test_a_process_that_is_silent_is_named(
 
 
 @pytest.mark.slow
-def test_a_process_that_does_not_come_is_named() -> None:
-    started = processes.begin(2, "tests.distributed.work:meet", (1, 4.0), {})
-    told, words = started[0].communicate(timeout=processes.SECONDS)
-    started[1].communicate()
-    assert "the 2 processes did not find each other within 4 s: process 1 does not answer" in told, words
+def test_a_process_that_does_not_come_is_named(tmp_path: Path) -> None:
+    started = processes.begin(2, "tests.distributed.work:meet", (str(tmp_path), 1), {})
+    told, words = processes.ended(started[0])
+    processes.ended(started[1])
+    assert "the 2 processes did not find each other: process 1 does not answer" in told, words
 
 
 @pytest.mark.slow

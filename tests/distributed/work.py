@@ -14,6 +14,7 @@ import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel import checkpoint, recipes
 from windtunnel.data.sampler import Batch, Sampler
 from windtunnel.data.shards import open_dataset
+from windtunnel.distributed import start
 from windtunnel.distributed.files import write_parts
 from windtunnel.distributed.mesh import Mesh
 from windtunnel.distributed.sharding import build
@@ -104,7 +105,7 @@ def run(data: str, folder: str, spec: Any, settings: Any, mesh: str | None, **tr
     hook = _trouble(**trouble)
     kinds = from_json(spec), from_json(settings)
     try:
-        with team(None if mesh is None else Mesh.parse(mesh), patience=trouble.get("patience", 60.0)) as members:
+        with team(None if mesh is None else Mesh.parse(mesh), patience=trouble.get("patience", 600.0)) as members:
             result = train(
                 *kinds,  # type: ignore[arg-type]
                 open_dataset(data),
@@ -121,12 +122,17 @@ def run(data: str, folder: str, spec: Any, settings: Any, mesh: str | None, **tr
     return {"result": result.to_json(), "rows": read}
 
 
-def meet(missing: int, patience: float) -> dict[str, str]:
+def meet(folder: str, missing: int) -> dict[str, str]:
     """What a process is told when the one that is missing dies before it has said its name."""
-    if int(os.environ["RANK"]) == missing:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    (Path(folder) / str(rank)).touch()
+    while len(list(Path(folder).iterdir())) < size:  # all are about to meet, however slow the machine
+        time.sleep(0.05)
+    start._MEETING = 4.0
+    if rank == missing:
         socket.gethostname = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, return-value]
     try:
-        with team(patience=patience):
+        with team(patience=4.0):
             return {}
     except WorkError as error:
         return {"error": str(error)}
@@ -157,7 +163,7 @@ def _trouble(rank: int = -1, at: int = 0, kind: str = "", **_: Any) -> Any:
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "hang":
-            time.sleep(60)
+            signal.pause()
         if kind == "slow disk":
             checkpoint.write_parts = _slow_disk  # type: ignore[assignment]
         if kind == "full disk":

@@ -16,6 +16,7 @@ from windtunnel.distributed.mesh import AXES, Mesh
 from windtunnel.distributed.team import ALONE, Team
 from windtunnel.errors import InputError, WorkError
 
+_MEETING = 600.0  # seconds at least: hosts start at different times
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
@@ -67,17 +68,18 @@ def team(mesh: Mesh | None = None, device: str = "cpu", patience: float = 600.0)
 
 def _join(mesh: Mesh, kind: str, patience: float) -> Team:
     """Meet the others. Raises a `WorkError` that says who is missing, as far as that can be known."""
-    waiting, size = timedelta(seconds=patience), launched()
-    met = ""
+    waiting, meeting = timedelta(seconds=patience), timedelta(seconds=max(patience, _MEETING))
+    size, met = launched(), ""
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=waiting)))
-        store.set_timeout(waiting)
+        store, rank, size = next(iter(rendezvous("env://", timeout=meeting)))
+        store.set_timeout(meeting)
         store.set(f"name/{rank}", f"{socket.gethostname()}, pid {os.getpid()}")
         names: list[str] = []
         for each in range(size):
             met = f"process {each} does not answer: "
             names.append(store.get(f"name/{each}").decode())
         met = ""
+        store.set_timeout(waiting)
         dist.init_process_group(_BACKENDS[kind], store=store, rank=rank, world_size=size, timeout=waiting)
         devices = _grid(kind, dict(zip(AXES, mesh.sizes, strict=True)))
         weights = devices
@@ -87,7 +89,7 @@ def _join(mesh: Mesh, kind: str, patience: float) -> Team:
         return replace(alike, aside=replace(alike, group=dist.new_group(timeout=waiting)))
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise WorkError(
-            f"the {size} processes did not find each other within {patience:g} s: {met}{error}; start all of them anew"
+            f"the {size} processes did not find each other: {met}{error}; start all of them anew"
         ) from error
 
 
