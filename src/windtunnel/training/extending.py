@@ -1,5 +1,6 @@
 """A trained run made to read longer text: other rotary frequencies, and some more training at that length."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +77,8 @@ def plan(
     source = find(folder, packages=packages)
     _check(source, method)
     old, trained = trained_settings(source), source.trained
+    if not math.isfinite(factor):
+        raise InputError(f"--factor: expected a number above 1, got {factor:g}")
     length = round(trained * factor)
     if length <= trained:
         raise InputError(f"--factor: {factor:g} times {trained} tokens is no longer than {trained}; above 1")

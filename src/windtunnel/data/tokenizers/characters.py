@@ -35,7 +35,10 @@ class CharacterTokenizer(Tokenizer):
     def _encode(self, text: str) -> Ids:
         unknown = sorted(set(text) - set(self.alphabet))
         if unknown:
-            raise InputError(f"text holds {unknown[0]!r}, which is not in the alphabet {self.alphabet!r}")
+            raise InputError(
+                f"text holds {unknown[0]!r}, which is not in the alphabet {self.alphabet!r}; choose a text of these "
+                "characters, or a tokenizer that holds all, such as bytes"
+            )
         return np.array([self._ids[character] for character in text], dtype=np.int64)
 
     def files(self) -> dict[str, bytes]:

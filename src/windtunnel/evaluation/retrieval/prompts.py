@@ -83,10 +83,18 @@ def question(tokenizer: Tokenizer, prompt: Prompt) -> Question:
 
 def encoded(tokenizer: Tokenizer, text: str) -> Ids:
     """A text's tokens, which must stand for the very same text."""
-    ids = tokenizer.encode(text)
+    try:
+        ids = tokenizer.encode(text)
+    except InputError as error:
+        raise InputError(
+            f"tokenizer {tokenizer.label}: cannot write the task's texts: {error}; or leave the task out"
+        ) from error
     if tokenizer.decode_bytes(ids) != tokenizer.prefix + text.encode():
         lost = next((c for c in sorted(set(text)) if c not in tokenizer.decode(tokenizer.encode(c))), "a character")
-        raise InputError(f"tokenizer {tokenizer.label}: cannot write {lost!r}, which the task's texts hold")
+        raise InputError(
+            f"tokenizer {tokenizer.label}: cannot write {lost!r}, which the task's texts hold; choose "
+            "runs whose tokenizer holds all text, such as bytes, or leave the task out"
+        )
     return ids
 
 
