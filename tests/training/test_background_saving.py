@@ -74,7 +74,7 @@ def test_every_checkpoint_is_the_same_file_by_file(run: Callable[..., Any], whol
     assert len(names[0]) == 28  # steps 0 to 23, one of the branch, the trunk after it, and two ends
     for name in names[0]:
         left, right = (_without_times(folder / name) for folder in folders)
-        assert left == right  # the SHA-256 of every file of tensors included
+        assert left == right  # the hash of every file of tensors included
 
 
 @pytest.mark.parametrize("name", ["step-3", "step-10", "step-11-branch-0.5", "step-10-again", "step-22"])

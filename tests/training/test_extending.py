@@ -46,7 +46,7 @@ def test_what_it_is_is_on_record(first, tmp_path):
     record = read_json(tmp_path / "out" / "run.json")
     assert record["extended"] == {"trained": 16, "method": "linear", "factor": 2.0, "run": str(first)}
     index = json.loads((first / "checkpoints" / "step-20" / "checkpoint.json").read_text())
-    assert record["identity"]["origin"] == {"model.safetensors": index["files"]["model.safetensors"]["sha256"]}
+    assert record["identity"]["origin"] == {"model.safetensors": index["files"]["model.safetensors"]["xxh3"]}
     assert made.spec.blocks[0].mixer.rope.scaling.factor == 2
     assert result.horizons["1.0"]["tokens"] == 256
 

@@ -79,9 +79,9 @@ class Subject:
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of the weights: that of their file, or of the hashes of their files."""
+        """A hash of the weights: that of their file, or of the hashes of their files."""
         files = read_index(self.stored.checkpoint)["files"]
-        hashes = [files[name]["sha256"] for name in sorted(files) if name.startswith("model")]
+        hashes = [files[name]["xxh3"] for name in sorted(files) if name.startswith("model")]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     @property

@@ -135,7 +135,7 @@ def _load_files(files: list[Path]) -> Source:
 
 
 def write_tensors(path: Path, forms: Mapping[str, Form], tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-    """A safetensors file whose tensors come one by one, in the order of `forms`; returns its size and SHA-256."""
+    """A safetensors file whose tensors come one by one, in the order of `forms`; returns its size and hash."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, form in forms.items():

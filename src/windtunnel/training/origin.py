@@ -37,7 +37,7 @@ class Origin:
     ) -> Self:
         """The weights of a run's checkpoint."""
         files = read_index(source.checkpoint)["files"]
-        hashes = {name: str(files[name]["sha256"]) for name in sorted(files) if name.startswith("model")}
+        hashes = {name: str(files[name]["xxh3"]) for name in sorted(files) if name.startswith("model")}
         began: dict[str, Any] = {"run": str(source.folder), "checkpoint": source.checkpoint.name}
         began["trained"] = source.trained
         if source.imported is not None:
