@@ -105,6 +105,17 @@ def test_a_noisy_clock_has_no_say():
     assert any("20 %" in note for note in entry["notes"])
 
 
+@pytest.mark.parametrize("primary", [None, "iso_time"])
+def test_one_timing_block_gives_a_ratio_without_an_interval_and_no_verdict(primary):
+    entry = compare(study(1.3), throughput=Throughput(math.log(0.5), None, 1, None), primary=primary)
+    assert entry["s_time"]["value"] == pytest.approx(0.5 * entry["s_tok"]["value"])
+    assert entry["s_time"]["ci95"] == [None, None]
+    assert entry["saved"]["time"] is not None
+    assert "iso_time" not in entry["tracks"]
+    assert any("one timing block gives no interval" in note for note in entry["notes"])
+    json.dumps(entry, allow_nan=False)
+
+
 def test_an_open_question_asks_for_seeds():
     entry = compare(study(1.01, sigma=0.03), throughput=None)
     assert entry["verdict"] == "inconclusive"

@@ -135,6 +135,27 @@ def test_budgets_as_typed():
             parse_budgets(wrong)
 
 
+def test_a_typed_span_keeps_its_ends():
+    """A rounded end would leave 15.95x of the 16x that were asked for."""
+    assert parse_budgets("8.4e11:1.344e13")[-1] == 1.344e13
+    assert replace(DESIGNS["small"], budgets=parse_budgets("8.4e11:1.344e13")).check()
+    with pytest.raises(InputError, match=r"end at 1.35e\+13 or more"):
+        replace(DESIGNS["small"], budgets=parse_budgets("8.4e11:1.34e13")).check()
+
+
+def test_the_small_preset_reaches_across_the_best_size_on_bytes(corpus, tmp_path):
+    """About 50 tokens a parameter, and from 0.05M to about 1M body parameters."""
+    options = {"max_epochs": 1e5, "evaluation_tokens": 2_048, "data": (corpus,), "cache": corpus.parent / "cache"}
+    found = plan_ladder(LadderRequest(arms=("llama", "ngpt"), out=tmp_path / "ladder", preset="small", **options))
+    for budget in range(4):
+        ratios = [found.tokens(rung) / n_active(found.arm(rung).spec) for rung in found.rungs("llama", budget)]
+        assert ratios[0] > 50 * 1.5
+        assert ratios[2] < 50
+    sizes = [n_body_active(study.arm("llama").spec) for study in found.sizes]
+    assert sizes[0] < 5e4
+    assert sizes[-1] > 9e5
+
+
 def test_every_preset_is_a_ladder_that_a_fit_accepts():
     for one in DESIGNS.values():
         assert one.check().size_step <= 2.0

@@ -1,11 +1,12 @@
 """How arms are timed against each other, what is said of a slow kernel, and what a seed decides."""
 
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
 
-from windtunnel.comparison import arm_results, throughput
+from windtunnel.comparison import arm_results, results, throughput
 from windtunnel.comparison.request import plan_study
 from windtunnel.execution import Execution
 from windtunnel.selftest.small import request, written
@@ -29,7 +30,8 @@ class Fake:
 
 
 @pytest.fixture
-def measured(monkeypatch):
+def timing(monkeypatch):
+    """`measure` of three arms in so many blocks."""
     TURNS.clear()
     seconds = {"llama": 0.1, "fast": 0.05, "slow": 0.4}
     monkeypatch.setattr(throughput, "_timed", lambda arm, *rest: Fake(arm["label"], seconds[arm["label"]]))
@@ -38,11 +40,15 @@ def measured(monkeypatch):
     payload = {
         "arms": [{"label": label} for label in seconds],
         "baseline": "llama",
-        "blocks": 4,
         "workload": {},
         "execution": Execution(device="cpu", threads=1).to_json(),
     }
-    return throughput.measure(payload, lambda tokens: None)
+    return lambda blocks: throughput.measure({**payload, "blocks": blocks}, lambda tokens: None)
+
+
+@pytest.fixture
+def measured(timing):
+    return timing(4)
 
 
 def test_arms_take_turns_and_turn_round(measured):
@@ -52,6 +58,20 @@ def test_arms_take_turns_and_turn_round(measured):
     assert math.exp(measured["arms"]["fast"]["log_ratio"]) == pytest.approx(2.0)
     assert measured["arms"]["slow"]["process_ms"] == pytest.approx(200.0)
     assert measured["arms"]["slow"]["block_cv"] == 0.0
+
+
+def test_one_block_has_no_interval_and_can_be_written(timing, monkeypatch):
+    found = timing(1)
+    json.dumps(found, allow_nan=False)
+    fast = found["arms"]["fast"]
+    assert math.exp(fast["log_ratio"]) == pytest.approx(2.0)
+    assert (fast["log_ratio_se"], fast["block_cv"]) == (None, None)
+    monkeypatch.setattr(arm_results, "costs", lambda study, arm: SimpleNamespace(flops_per_token=1e6))
+    shown = arm_results._throughput(None, None, fast, found, None)
+    assert shown["ratio"] == pytest.approx(2.0)
+    assert shown["ci95"] is None
+    read = results._throughput(SimpleNamespace(throughput=found, study=SimpleNamespace(baseline="llama")), "fast")
+    assert (read.error, read.blocks, read.block_cv) == (None, 1, None)
 
 
 def test_compiling_is_timed_apart(measured):

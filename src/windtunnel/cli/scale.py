@@ -30,7 +30,7 @@ windtunnel scale llama palm --budgets 1e12,2.5e12,6.3e12,1.6e13 --plan --out stu
 
 windtunnel scale llama ngpt diff_transformer griffin --preset small --out studies/night
 
-An arm is [label=]recipe[:setting=value,...]. Presets: pilot, small (32k to 1M body parameters), medium (2.5M to 80M).
+An arm is [label=]recipe[:setting=value,...]. Presets: pilot, small (17k to 0.9M body parameters), medium (2.5M to 80M).
 
 The same command goes on with a ladder that was stopped.
 """
@@ -75,7 +75,7 @@ def run(
         int | None, typer.Option(metavar="COUNT", parser=count, help="Seeds at the three sizes around each minimum.")
     ] = None,
     tokens_per_parameter: Annotated[
-        float | None, typer.Option(metavar="RATIO", help="Where the best size is expected; else 20.")
+        float | None, typer.Option(metavar="RATIO", help="Tokens a parameter of the middle size; else the preset's.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print sizes, budgets and the bill; train nothing.")] = False,
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="Its label; else llama, else the first.")] = None,

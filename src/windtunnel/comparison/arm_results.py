@@ -209,12 +209,12 @@ def _throughput(
         return {}
     ours, theirs = costs(study, arm).flops_per_token, costs(study, baseline).flops_per_token
     ratio, ideal = math.exp(timed["log_ratio"]), theirs / ours
-    half = 2.36 * timed["log_ratio_se"]
+    error = timed["log_ratio_se"]
     limited = ratio < 0.7 * ideal
     return {
         **timed,
         "ratio": ratio,
-        "ci95": [math.exp(timed["log_ratio"] - half), math.exp(timed["log_ratio"] + half)],
+        "ci95": None if error is None else [ratio * math.exp(sign * 2.36 * error) for sign in (-1, 1)],
         "ideal_ratio": ideal,
         "mfu": ours * timed["tokens_per_second"] / throughput["peak_flops"],
         "note": "speed limited by implementation, not mechanism" if limited else "",

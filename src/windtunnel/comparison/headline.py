@@ -29,12 +29,15 @@ NAMES = {"iso_token": "s_tok", "iso_flop": "s_flop", "iso_time": "s_time"}
 
 @dataclass(frozen=True)
 class Throughput:
-    """ln(tokens/s of the variant / of the baseline) over paired timing blocks, and the blocks' variation."""
+    """ln(tokens/s of the variant / of the baseline) over paired timing blocks, and the blocks' variation.
+
+    error, block_cv: None where there is one block, which gives a ratio without an interval.
+    """
 
     log_ratio: float
-    error: float
+    error: float | None
     blocks: int
-    block_cv: float
+    block_cv: float | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def _tracks(question: Question, horizons: Horizons, throughput: Throughput | Non
     tokens = _speedup(question, horizons, horizons.at_reference, level)
     tracks = {"iso_token": tokens, "iso_flop": tokens.times(-math.log(question.flop_ratio))}
     if throughput is not None:
-        tracks["iso_time"] = tokens.times(throughput.log_ratio, throughput.error, level, throughput.blocks)
+        error = math.inf if throughput.error is None else throughput.error
+        tracks["iso_time"] = tokens.times(throughput.log_ratio, error, level, throughput.blocks)
     return tracks
 
 

@@ -190,9 +190,8 @@ def _throughput(files: Files, label: str) -> Throughput | None:
     if label not in timed or files.study.baseline not in timed:
         return None
     ours, theirs = timed[label], timed[files.study.baseline]
-    return Throughput(
-        ours["log_ratio"], ours["log_ratio_se"], ours["blocks"], max(ours["block_cv"], theirs["block_cv"])
-    )
+    variations = [one["block_cv"] for one in (ours, theirs) if one["block_cv"] is not None]
+    return Throughput(ours["log_ratio"], ours["log_ratio_se"], ours["blocks"], max(variations, default=None))
 
 
 def _settings(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]:

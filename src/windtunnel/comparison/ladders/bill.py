@@ -101,9 +101,9 @@ def _seconds_a_token(ladder: Ladder, rung: Rung) -> float:
 
 
 def _load() -> str:
-    """What makes the rates worth little, where others are at work."""
+    """Why it may take longer, where others are at work."""
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
-    return f", which others use too (load {load:.0f} on {cores} cores: left alone it is faster)" if load > cores else ""
+    return f", longer while others use it too (load {load:.0f} on {cores} cores)" if load > cores else ""
 
 
 def announcement(ladder: Ladder, bill: Bill) -> list[str]:
