@@ -8,7 +8,7 @@ from torch import Tensor
 from windtunnel.embedding import Embedding, EmbeddingLayer, Head, HeadLayer
 from windtunnel.errors import InputError
 from windtunnel.init import Initial, Normal, initialize
-from windtunnel.kernels.linear_cross_entropy import linear_cross_entropy, linear_token_losses
+from windtunnel.kernels.linear_cross_entropy import Columns, linear_cross_entropy, linear_token_losses
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Layer
 from windtunnel.positions.rotary import has_rope, ropes, scaled
@@ -121,7 +121,12 @@ class Model(Spec):
 
 
 class ModelLayer(Layer):
-    """The module of a `Model`. A root says how hidden vectors come about (`encode`) and which states there are."""
+    """The module of a `Model`. A root says how hidden vectors come about (`encode`) and which states there are.
+
+    vocabulary: which part of it the tables hold, where processes share them.
+    """
+
+    vocabulary: Columns | None = None
 
     def __init__(self, spec: Model) -> None:
         super().__init__()
@@ -198,8 +203,9 @@ class ModelLayer(Layer):
         context = self.context_of(tokens, None, documents, seed, first)
         hidden, _, losses, metrics = self.encode(tokens, None, context)
         table = self.head.table(self.embedding.weight)
+        head = (self.head.bias, self.spec.head.soft_cap)
         cross_entropy, z_term = linear_cross_entropy(
-            hidden.flatten(0, 1), table, targets.flatten(), self.head.bias, self.spec.head.soft_cap, z_loss
+            hidden.flatten(0, 1), table, targets.flatten(), *head, z_loss, self.vocabulary
         )
         if z_loss:
             losses = {**losses, "z_loss": z_term}
@@ -215,9 +221,8 @@ class ModelLayer(Layer):
         """Nats of each target in float32; 0 where the target is -1. first: as for `loss`."""
         hidden = self.encode(tokens, None, self.context_of(tokens, None, documents, first=first)).hidden
         table = self.head.table(self.embedding.weight)
-        losses = linear_token_losses(
-            hidden.flatten(0, 1), table, targets.flatten(), bias=self.head.bias, soft_cap=self.spec.head.soft_cap
-        )
+        head = (self.head.bias, self.spec.head.soft_cap)
+        losses = linear_token_losses(hidden.flatten(0, 1), table, targets.flatten(), *head, self.vocabulary)
         return losses.view(targets.shape)
 
     @torch.no_grad()

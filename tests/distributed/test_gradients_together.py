@@ -24,6 +24,16 @@ WITH_EXPERTS = {
     "recomputed": {"recipe": "mixtral", "accumulation": 4, "recompute": True},
 }
 
+WITH_TABLES = {
+    "tied, scaled logits": {"recipe": "palm"},
+    "apart": {"recipe": "llama"},
+    "biases, additive positions": {"recipe": "gpt3", "head": {"bias": True}},
+    "soft cap": {"recipe": "llama", "head": {"soft_cap": 0.5, "bias": True}},
+    "scales of tokens": {"recipe": "ngpt"},
+    "no z-loss, several micro-batches": {"recipe": "palm", "z_loss": 0.0, "accumulation": 2},
+    "an even vocabulary, recomputed": {"recipe": "llama", "sizes": {"vocab": 68}, "recompute": True},
+}
+
 
 def _rows_in_parts() -> dict[str, dict[str, Any]]:
     """Every recipe that has no experts, and what recomputes its blocks."""
@@ -76,4 +86,14 @@ def test_experts_elsewhere_have_the_gradients_of_experts_here(
 ) -> None:
     proof(
         f"gradients on {count} processes, {mesh}", "one process", gradients=_worst(mesh, count, WITH_EXPERTS, tmp_path)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mesh", "count"), [("tensor=2", 2), ("shard=2,tensor=2", 4), ("context=2,tensor=2", 4)])
+def test_tables_in_parts_have_the_gradients_of_whole_tables(
+    mesh: str, count: int, tmp_path: Path, proof: Proof
+) -> None:
+    proof(
+        f"gradients on {count} processes, {mesh}", "one process", gradients=_worst(mesh, count, WITH_TABLES, tmp_path)
     )

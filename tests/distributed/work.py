@@ -55,9 +55,15 @@ def steps(cases: dict[str, dict[str, Any]], mesh: str | None, folder: str | None
 
 
 def _trainer(
-    members: Any, recipe: str, sizes: dict[str, Any] | None = None, recompute: bool = False, **changes: Any
+    members: Any,
+    recipe: str,
+    sizes: dict[str, Any] | None = None,
+    head: dict[str, Any] | None = None,
+    recompute: bool = False,
+    **changes: Any,
 ) -> Trainer:
     spec = recipes.get(recipe)(**{**SIZES, **(sizes or {})})
+    spec = spec.replace(head=spec.head.replace(**(head or {})))
     common = {"tokens": 4096, "context": 16, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.0, "cooldown": 0.0}
     settings = TrainingSettings(**{**common, "clip": 0.5, "z_loss": 1e-2, **changes})
     resolved = ONE_THREAD.replace(checkpoint=recompute).resolve()

@@ -33,10 +33,10 @@ def build(spec: Model, seed: int, team: Team, device: torch.device) -> ModelLaye
     if team.size == 1:
         return spec.build().initialize(seed)
     with torch.device("meta"):
-        whole, model = spec.build(), cut(spec, team.mesh.tensor).build()
+        whole, model = spec.build(), cut(spec, team.mesh.tensor, team.index("tensor")).build()
     model.spec = spec
     if team.mesh.tensor > 1:
-        join(model, team.devices.get_group("tensor"))
+        join(model, team.devices.get_group("tensor"), team.mesh.tensor, team.index("tensor"))
     if team.mesh.context > 1:
         spread(model, Line(team.devices.get_group("context"), team.index("context"), team.mesh.context))
     if team.mesh.expert > 1:
@@ -183,7 +183,8 @@ def _place(parameter: nn.Parameter, whole: tuple[int, ...], team: Team, cut_axis
     part, offset = tuple(parameter.shape), [0] * len(whole)
     for axis, (size, all_of_it) in enumerate(zip(part, whole, strict=True)):
         if size != all_of_it:
-            offset[axis] = size * team.index(cut_axis)
+            parts = getattr(team.mesh, cut_axis)
+            offset[axis] = share(all_of_it, parts, team.index(cut_axis))[0]
     mesh: Any = parameter.device_mesh  # type: ignore[attr-defined]
     start, length = share(part[0], mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1))
     offset[0] += start

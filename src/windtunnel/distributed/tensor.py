@@ -1,11 +1,15 @@
-"""Tensor parallelism: every block is cut across processes, and its two sums are made whole again.
+"""Tensor parallelism: every block is cut across processes, and its two sums are made whole again; so are the tables.
 
-The cut is a spec: a block of the same kinds with a part of the heads and of the hidden units. A process builds that
-block, so that no layer knows of the others. What a parameter's part is follows from its role: matrices that read the
-stream are cut by rows of outputs, those that write to it by columns of inputs; single key and value heads, norms of
-heads and what else does not depend on the number of heads is held by all. The input of a mixer or an MLP is the same
-everywhere and its gradient summed; the product with the writing matrix is summed, then its bias added once (Shoeybi et
-al. 2019, arXiv 1909.08053, section 3). Tables, residual norms and the head are computed by all alike.
+The cut is a spec: a block of the same kinds with a part of the heads and of the hidden units, in a model with a part of
+the vocabulary. A process builds that, so that no layer knows of the others. What a parameter's part is follows from its
+role: matrices that read the stream are cut by rows of outputs, those that write to it by columns of inputs; single key
+and value heads, norms of heads and what else does not depend on the number of heads is held by all. The input of a
+mixer or an MLP is the same everywhere and its gradient summed; the product with the writing matrix is summed, then its
+bias added once (Shoeybi et al. 2019, arXiv 1909.08053, section 3).
+
+Of the tables a process holds the rows of its tokens. It looks up those, where the others have zeros, and forms the
+logits of those, from which the loss needs three numbers a token. Residual norms and additive positions are computed by
+all alike.
 """
 
 import functools
@@ -17,8 +21,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from windtunnel.distributed.places import share
+from windtunnel.embedding import EmbeddingLayer
 from windtunnel.errors import InputError
 from windtunnel.init import Linear
+from windtunnel.kernels.linear_cross_entropy import Columns
 from windtunnel.mixers import Attention, NormalizedAttention
 from windtunnel.mixers.attention import AttentionLayer
 from windtunnel.mlps import Dense, Gated, NormalizedGated
@@ -28,13 +35,19 @@ from windtunnel.root import Model, ModelLayer
 _MIXERS, _MLPS = (Attention, NormalizedAttention), (Dense, Gated, NormalizedGated)
 
 
-def cut(spec: Model, parts: int) -> Model:
-    """The model that one of `parts` processes builds. Raises `InputError` for what cannot be cut, by name."""
+def cut(spec: Model, parts: int, index: int = 0) -> Model:
+    """The model that one of `parts` processes builds. Raises `InputError` for what cannot be cut, by name.
+
+    The last part of the vocabulary may be short.
+    """
     if parts == 1:
         return spec
     if not isinstance(spec, LanguageModel):
         raise InputError(f"--mesh: tensor={parts} cuts language models, not a {spec.kind}")
-    return spec.replace(blocks=tuple(_cut_block(block, spec.width, parts) for block in spec.blocks))
+    if share(spec.vocab, parts, parts - 1)[1] == 0:
+        raise InputError(f"--mesh: tensor={parts} leaves a process without a token of vocab={spec.vocab}")
+    blocks = tuple(_cut_block(block, spec.width, parts) for block in spec.blocks)
+    return spec.replace(blocks=blocks, vocab=share(spec.vocab, parts, index)[1])
 
 
 def _cut_block(block: Block, width: int, parts: int) -> Block:
@@ -61,8 +74,17 @@ def _cut_mlp(mlp: Any, parts: int) -> Any:
     return mlp.replace(hidden=mlp.hidden // parts)
 
 
-def join(model: ModelLayer, group: Any) -> None:
-    """Let the blocks of a cut model take part in the sums of a group of processes."""
+def join(model: ModelLayer, group: Any, parts: int, index: int) -> None:
+    """Let the blocks and the tables of a cut model take part in the sums of a group of processes."""
+    columns = Columns(
+        share(model.spec.vocab, parts, index)[0],
+        share(model.spec.vocab, parts, 0)[1],
+        functools.partial(_reduced, group=group, by=dist.ReduceOp.MAX),
+        functools.partial(_reduced, group=group),
+    )
+    model.vocabulary = columns
+    table: Any = model.embedding
+    table.vectors = functools.partial(_summed_vectors, table, table.vectors, columns, group)
     for block in model.get_submodule("blocks").children():
         for name in ("mixer", "mlp"):
             part = getattr(block, name)
@@ -86,6 +108,12 @@ def held_by_all(whole: Mapping[str, torch.Size], model: nn.Module) -> set[str]:
     return inside - {name for name in inside if name.endswith((".o.bias", ".down.bias"))}
 
 
+def _summed_vectors(table: EmbeddingLayer, here: Any, columns: Columns, group: Any, tokens: Tensor) -> Tensor:
+    rows, held = columns.own(tokens, len(table.weight))
+    x: Tensor = _Summed.apply(here(rows) * held.unsqueeze(-1), group)  # type: ignore[no-untyped-call]
+    return x
+
+
 def _share_input(group: Any, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     shared: Tensor = _Shared.apply(inputs[0], group)  # type: ignore[no-untyped-call]
     return (shared, *inputs[1:])
@@ -106,7 +134,7 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _total(gradient, ctx.group), None
+        return _reduced(gradient, ctx.group), None
 
 
 class _Summed(torch.autograd.Function):
@@ -114,14 +142,14 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        return _total(x, group)
+        return _reduced(x, group)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 
-def _total(values: Tensor, group: Any) -> Tensor:
-    summed = values.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(summed, group=group)
-    return summed
+def _reduced(values: Tensor, group: Any, by: Any = dist.ReduceOp.SUM) -> Tensor:
+    found = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(found, by, group=group)
+    return found
