@@ -19,6 +19,7 @@ from windtunnel.data.sampler import Sampler
 from windtunnel.data.shards import Dataset
 from windtunnel.distributed.mesh import Mesh
 from windtunnel.distributed.team import Team
+from windtunnel.distributed.tensor import cut
 from windtunnel.errors import InputError
 from windtunnel.execution import Execution
 from windtunnel.interop.exporting import export_run
@@ -318,6 +319,12 @@ def test_what_does_not_fit_is_refused(
     members = Team(mesh, 0, ("",) * math.prod(mesh.sizes))
     with pytest.raises(InputError, match=words):
         check_team(make_spec(recipe), make_settings(**changes), ONE_THREAD, members)
+
+
+def test_a_vocabulary_is_cut_into_parts_that_are_not_empty(make_spec: Any) -> None:
+    assert [cut(make_spec(vocab=67), 2, index).vocab for index in range(2)] == [34, 33]
+    with pytest.raises(InputError, match="tensor=2 leaves a process without a token of vocab=1"):
+        cut(make_spec(vocab=1), 2)
 
 
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
