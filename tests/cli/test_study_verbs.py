@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,34 @@ def test_a_study_from_question_to_report(program, command, text, tmp_path) -> No
     other = command(*arguments, "--seeds", "2")
     assert other.code == 2
     assert "holds another study" in other.error
+
+
+@pytest.mark.slow
+def test_a_study_is_asked_with_it_and_later(command, text, tmp_path) -> None:
+    sizes = ("--set", "layers=1", "--set", "width=16", "--context", 32, "--vocab", "bytes", "--workers", 1)
+    budget = ("--tokens", "2k", "--trials", 3, "--evaluation-tokens", "1k", "--preset", "smoke")
+    words = ("compare", "llama", "small=llama:tied=true", "--data", text, *budget, *sizes, "--out", "study")
+    answer = command(*words, "--evaluate", "loss,decoding:length=16,steps=2", "--json")
+    assert answer.code == 0, answer.err
+    told = {task["task"]: task for task in answer.json["evaluations"]}
+    assert set(told) == {"loss", "decoding"}
+    assert [arm["label"] for arm in told["loss"]["arms"]] == ["llama", "small"]
+    page = (tmp_path / "study" / "report.html").read_text()
+    assert "Loss on held-out text" in page
+    assert "Loss by position" not in page
+
+    later = command("evaluate", "study", "--tasks", "positions", "--threads", 1, "--out", "asked", "--json")
+    assert later.code == 0, later.err
+    assert [task["task"] for task in later.json["tasks"]] == ["positions"]
+    assert {Path(file).name for file in later.json["files"]} >= {"report.html", "evaluation.json", "evaluation.html"}
+    kept = json.loads((tmp_path / "study" / "evaluation.json").read_text())["tasks"]
+    assert [task["task"] for task in kept] == ["loss", "decoding", "positions"]
+    assert kept[0]["arms"] == told["loss"]["arms"]
+    assert "Loss by position" in (tmp_path / "study" / "report.html").read_text()
+    assert "Loss by position" in (tmp_path / "asked" / "evaluation.html").read_text()
+    plain = command("evaluate", "study", "--tasks", "loss", "--threads", 1)
+    assert "Loss on held-out text" in plain.out
+    assert "leave it out" in command("evaluate", "study", "--data", text).error
 
 
 def test_a_folder_without_a_study_is_refused(command, tmp_path) -> None:

@@ -149,7 +149,8 @@ def test_pieces_and_figures(run: Run) -> None:
     figures = generation.figures
     assert (figures.prompt_tokens, figures.new_tokens) == (4, 18)
     assert figures.acceptance == 1.0
-    assert figures.tokens_per_pass == 9 / (1 + 4)  # one from the prompt, then the one that may be drafted each time
+    assert figures.drafted == figures.kept > 0
+    assert figures.tokens_per_pass == 18 / (18 - figures.kept)
     assert 0 < figures.first_seconds <= figures.seconds
     assert figures.tokens_per_second == 18 / figures.seconds
     # Keys and values of 2 layers for 2 rows of 11 tokens in float64, and where each slot's token stands.

@@ -13,8 +13,9 @@ import windtunnel as wt
 from tests.inference.test_engine import GREEDY, SERVED, alone, prompts, served
 from tests.recipes.cases import disturbed, model_of
 from windtunnel.errors import InputError
-from windtunnel.inference.drafts import Draft, PromptLookup, Wanted, best_length
+from windtunnel.inference.drafts import Draft, PromptLookup, Wanted
 from windtunnel.inference.engine import Engine, EngineSettings
+from windtunnel.inference.pace import Pace, best_length, step_share
 from windtunnel.inference.request import Request
 from windtunnel.inference.sampling import Sampling
 
@@ -25,6 +26,7 @@ def free_drafts(engine: Engine) -> Engine:
     """Drafts as long as are allowed, even from a model that costs as much as the target."""
     assert engine.drafter is not None
     engine.drafter.cost = 0.0
+    engine.pace = None
     return engine
 
 
@@ -190,6 +192,85 @@ def test_the_length_that_pays() -> None:
     assert best_length(0.8, 0.05, 20) == 8
     assert best_length(0.6, 0.1, 20) == 3
     assert best_length(0.05, 0.5, 20) == 0
+
+
+def pace_of(drafting: float, single: float, more: float) -> Pace:
+    """Times as a clock without noise would give them."""
+    pace = Pace()
+    pace.drafted(1, drafting)
+    for width in range(1, 10):
+        pace.passed(width, single + more * (width - 1))
+    return pace
+
+
+def test_measured_times_decide_the_length() -> None:
+    """With passes that cost the same whatever they read: Leviathan's table again. Dear drafts end in single tokens."""
+    for rate, cost, longest, best in ((0.8, 0.1, 20, 6), (0.6, 0.1, 20, 3), (0.8, 0.05, 5, 5), (0.4, 0.9, 8, 0)):
+        pace = pace_of(0.002 * cost, 0.002, 0.0)
+        assert pace.length(rate, 0.0, longest, 10) == best
+    assert pace_of(0.0, 0.002, 0.0018).length(0.5, 0.0, 8, 10) == 0  # where every token verified costs a pass
+    assert [pace_of(1.0, 0.002, 0.0).length(0.9, 0.0, 8, place) for place in (31, 32, 33, 34, 35)] == [0, 1, 1, 1, 0]
+    assert pace_of(0.0, 0.002, 0.0).length(0.9, 0.0, 8, 16) == 0  # a single token, so that its time stays known
+    fresh = Pace()
+    assert fresh.length(0.9, 0.1, 8, 40) == 0
+    fresh.passed(1, 0.002)
+    assert fresh.length(0.8, 0.05, 20, 40) == best_length(0.8, 0.05 + 0.05, 20)
+
+
+def test_small_drafts_cost_more_than_their_share_of_the_weights() -> None:
+    sizes = {"vocab": 97, "context": 32}
+    large = wt.build(wt.recipes.get("llama")(layers=4, width=64, **sizes))
+    small = wt.build(wt.recipes.get("llama")(layers=2, width=16, **sizes))
+    parameters = [sum(weight.numel() for weight in model.parameters()) for model in (small, large)]
+    assert parameters[0] / parameters[1] < 0.1
+    assert 0.5 < step_share(small, large, compiled=False) < 1
+    wide = torch.nn.Module()
+    wide.blocks = torch.nn.ModuleList([torch.nn.Linear(3000, 3000) for _ in range(4)])
+    narrow = torch.nn.Module()
+    narrow.blocks = torch.nn.ModuleList([torch.nn.Linear(900, 900) for _ in range(4)])
+    assert step_share(narrow, wide, compiled=True) < 0.2  # where weights are most of the time
+
+
+class Times:
+    """A clock that shows drafts as dear or as cheap as is wanted."""
+
+    def __init__(self, steps: Sequence[float]) -> None:
+        self.now, self.steps = 0.0, itertools.cycle(steps)
+
+    def __call__(self) -> float:
+        self.now += next(self.steps)
+        return self.now
+
+
+DEAR, CHEAP = (0.0, 1.0, 0.01), (0.0, 1e-6, 0.01)  # seconds before a step, of its drafts, of its pass
+
+
+def test_drafts_that_do_not_pay_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = (model_of(name, dtype=torch.float64, context=200) for name in ("llama", "lru"))
+    asked = [Request(prompt=(1, 2, 3), sampling=GREEDY, tokens=70)]
+    plain = served(Engine(model, settings=SETTINGS), asked)
+    counts = {}
+    for name, steps in (("dear", DEAR), ("cheap", CHEAP)):
+        monkeypatch.setattr("windtunnel.inference.engine.perf_counter", Times(steps))
+        engine = Engine(model, settings=SETTINGS, draft=other)
+        assert served(engine, asked) == plain
+        counts[name] = engine.drafted
+    assert 0 < counts["dear"] <= 3 * 3 + 4 < counts["cheap"]
+
+
+@pytest.mark.parametrize("cost", [0.0, 5.0])
+def test_drawn_text_does_not_depend_on_the_clock(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = (model_of(name, dtype=torch.float64, context=200) for name in ("llama", "lru"))
+    asked = [Request(prompt=(1, 2, 3), sampling=Sampling(seed=seed), tokens=40) for seed in range(2)]
+    found = []
+    for steps in (DEAR, CHEAP):
+        monkeypatch.setattr("windtunnel.inference.engine.perf_counter", Times(steps))
+        engine = Engine(model, settings=SETTINGS, draft=other)
+        assert engine.drafter is not None
+        engine.drafter.cost = cost
+        found.append([[piece.token for piece in pieces] for pieces in served(engine, asked)])
+        assert engine.drafted > 0
+    assert found[0] == found[1]
 
 
 def test_vocabularies_must_agree() -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from windtunnel.errors import InputError, WorkError
-from windtunnel.inference.acceptance import tokens_per_call
 from windtunnel.inference.batch import FAR, Batch, limit_of
 from windtunnel.inference.compiled import Say, tell
+from windtunnel.inference.pace import step_share
 from windtunnel.inference.sampling import Sampling, distribution, draw, likeliest, uniform
 from windtunnel.root import ModelLayer
 
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
 
 
 class Drafter(Protocol):
-    """Follows the rows of an engine's batch. cost: of drafting one token, in passes of the target."""
+    """Follows the rows of an engine's batch. cost: of drafting one token, in passes of the target, as estimated."""
 
     cost: float
 
@@ -94,7 +94,7 @@ class ModelDrafter:
     """A smaller model writes the drafts, under the same sampling settings as the target.
 
     capacity: tokens that a text may hold. longest: the longest draft that is asked for. vocab: tokens that may be
-    drafted, the target's. Its cost is the ratio of the two models' parameters. A text that is longer than the drafter
+    drafted, the target's. Its cost is an estimate (`pace.py`). A text that is longer than the drafter
     can hold is read from its newer half on.
     """
 
@@ -116,8 +116,7 @@ class ModelDrafter:
                 f"draft: has a vocabulary of {model.spec.vocab}, the model one of {target.spec.vocab}; they must share "
                 "a tokenizer"
             )
-        sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (model, target)]
-        self.cost = sizes[0] / sizes[1]
+        self.cost = step_share(model, target, compiled)
         self.vocab = vocab or target.spec.vocab
         self.limit = min(limit_of(model) or FAR, capacity + longest)
         self.longest = min(longest, self.limit // 2)
@@ -128,12 +127,12 @@ class ModelDrafter:
 
     def propose(self, wanted: Sequence[Wanted]) -> list[Draft]:
         """Rows are drafted together; each is first brought to where its text stands."""
+        if not any(each.length for each in wanted):
+            return [NOTHING] * len(wanted)  # to be brought there when a draft is wanted again
         for row, each in enumerate(wanted):
             self._catch_up(row, each)
         self.batch.mark(range(len(wanted)))
         steps = min(self.longest, max(each.length for each in wanted))
-        if not steps:
-            return [NOTHING] * len(wanted)
         drafted: list[list[int]] = [[] for _ in wanted]
         laws: list[list[Tensor]] = [[] for _ in wanted]
         for step in range(steps):
@@ -189,12 +188,3 @@ class ModelDrafter:
         self.batch.rewind(row, start + kept, text)
         if self.batch.lengths[row] < len(text):
             self.batch.read(row, text)
-
-
-def best_length(rate: float, cost: float, longest: int) -> int:
-    """How many tokens to draft when each is kept with this rate: the most tokens for the time (Leviathan, section 3.4).
-
-    0 where drafting does not pay.
-    """
-    gains = [tokens_per_call(rate, count) / (cost * count + 1) for count in range(longest + 1)]
-    return max(range(longest + 1), key=lambda count: gains[count])

@@ -7,6 +7,7 @@ distribution that they would have singly.
 """
 
 from collections import deque
+from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -17,14 +18,14 @@ from windtunnel.errors import InputError, WorkError
 from windtunnel.inference.acceptance import Accepted, accept, accept_greedy
 from windtunnel.inference.batch import FAR, Batch, limit_of
 from windtunnel.inference.compiled import Say
-from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted, best_length
+from windtunnel.inference.drafts import NOTHING, Draft, Drafter, ModelDrafter, PromptLookup, Wanted
+from windtunnel.inference.pace import VERIFYING, Pace, best_length, tried
 from windtunnel.inference.request import Chosen, Finish, Piece, Request
 from windtunnel.inference.sampling import Turn, choose, distribution, likeliest, not_numbers, uniform
 from windtunnel.inference.stream import TextStream
 from windtunnel.root import ModelLayer
 from windtunnel.spec import Spec
 
-_VERIFYING = 0.05  # what one more token adds to a pass of the target, in passes
 _FORGETTING = 0.9
 CacheType = Literal["float32", "bfloat16", "float16"]
 CACHES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -126,6 +127,8 @@ class Engine:
         elif draft is not None:
             longest = self.settings.draft_tokens
             self.drafter = ModelDrafter(draft, model, slots, capacity, chunk, longest, self.vocab, compiled, say, cache)
+        self.pace = None if self.drafter is None else Pace()
+        self._drafting = False
         self.drafted = self.kept = 0
         self._waiting: deque[Row] = deque()
         self._decoding: list[Row] = []
@@ -211,7 +214,9 @@ class Engine:
         return self._reading
 
     def _decode(self, rows: list[Row]) -> list[Piece]:
+        began = perf_counter()
         drafts = self._drafts(rows)
+        drafted = perf_counter()
         longest = max(len(draft.tokens) for draft in drafts)
         before = self.batch.lengths[: len(rows)]
         if longest:
@@ -221,7 +226,16 @@ class Engine:
         for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
             if longest and isinstance(verdict, list):
                 self.batch.rewind(place, before[place] + len(verdict), [*row.text, *verdict])
+        self._time(longest, drafted - began, perf_counter() - drafted)
         return [piece for k, row in enumerate(rows) for piece in self._emit(row, verdicts[k], logits[k])]
+
+    def _time(self, longest: int, drafting: float, passing: float) -> None:
+        """Learn what drafts and passes cost; the first draft after a step without one also reads what came between."""
+        if self.pace is not None:
+            self.pace.passed(longest + 1, passing)
+            if longest and self._drafting:
+                self.pace.drafted(longest, drafting)
+        self._drafting = longest > 0
 
     def _verdicts(
         self, rows: list[Row], drafts: list[Draft], logits: Tensor | list[Tensor]
@@ -253,7 +267,11 @@ class Engine:
     def _draft_length(self, row: Row) -> int:
         """What this row's own record says, within what it may still generate and its context can still hold."""
         assert self.drafter is not None
-        wanted = max(1, best_length(row.rate, self.drafter.cost + _VERIFYING, self.settings.draft_tokens))
+        longest, cost = self.settings.draft_tokens, self.drafter.cost
+        if self.pace is not None and row.request.sampling.greedy:
+            wanted = self.pace.length(row.rate, cost, longest, row.generated)
+        else:
+            wanted = best_length(row.rate, cost + VERIFYING, longest) or int(tried(row.generated))
         room = self.limit - len(row.text) if self.limit is not None else wanted
         return max(0, min(wanted, room, row.request.tokens - row.generated - 1, self.settings.chunk - 1))
 
