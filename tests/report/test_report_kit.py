@@ -1,6 +1,7 @@
 """The kit: numbers as text, axes, tables with three faces, pages."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_chart_is_drawn_twice_and_told_in_numbers() -> None:
     assert 'aria-label="T. D"' in html
     assert "[1, 3]" in html
     assert html == _chart().html()
+
+
+def test_wide_intervals_run_out_of_a_logarithmic_axis() -> None:
+    """Two rounds can be 24 powers of ten apart; the points are what is to be seen. The numbers still tell all of it."""
+    series = [Series(name="a", x=[1, 10], y=[2, 3], low=[1e-12, 2], high=[1e12, 4], marker="circle")]
+    axes = {"x": Axis(title="x"), "y": Axis(title="y", log=True)}
+    drawn = Chart(key="c", title="T", description="D", series=series, **axes).html()
+    words = set(re.findall(r'class="tick"[^>]*>([^<]+)<', drawn.split("<details")[0]))
+    assert {"1", "10"} <= words
+    assert not any("e" in word or word == "0" for word in words)
+    assert "1e+12" in drawn.split("<details")[1]
 
 
 def test_charts_without_points_do_not_fail() -> None:

@@ -1,6 +1,7 @@
 """Draws a `Chart`: axes, grid, series with bands and whiskers, labels that do not cover each other."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def swatch(series: "Series") -> Markup:
 
 def _frame(chart: "Chart", size: Size) -> _Frame:
     across = [v for s in chart.series for v in (*s.x, *s.left, *s.right) if v is not None]
-    up = [v for s in chart.series for v in (*s.y, *s.low, *s.high) if v is not None]
+    up = [*(v for s in chart.series for v in s.y), *_ends(chart)]
     x_low, x_high = chart.x.limits or limits(across, log=chart.x.log, padding=0.04)
     y_low, y_high = chart.y.limits or limits(up, log=chart.y.log, padding=0.07)
     y = Scale(low=y_low, high=y_high, start=size.height - 46.0, end=30.0, log=chart.y.log)
@@ -99,6 +100,21 @@ def _frame(chart: "Chart", size: Size) -> _Frame:
     )
     x = Scale(low=x_low, high=x_high, start=widest + 12.0, end=size.width - 14.0 - beside, log=chart.x.log)
     return _Frame(x=x, y=y, size=size)
+
+
+def _ends(chart: "Chart") -> list[float]:
+    """Ends of intervals that the y axis makes room for.
+
+    On a logarithmic one an interval can be many powers of ten wide, of two rounds say: beyond as much again as the
+    points take, and a power of ten at least, it runs out of the picture.
+    """
+    ends = [v for s in chart.series for v in (*s.low, *s.high) if v is not None]
+    points = [v for s in chart.series for v in s.y if math.isfinite(v) and v > 0]
+    if not chart.y.log or not points:
+        return ends
+    low, high = min(points), max(points)
+    room = max(10.0, high / low)
+    return [min(max(end, low / room), high * room) for end in ends]
 
 
 def _grid(chart: "Chart", frame: _Frame) -> Markup:

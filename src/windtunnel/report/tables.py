@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from windtunnel.report.markup import joined, tag
+from windtunnel.report.markup import inline, joined, tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Table:
         body = joined([tag("tr", *(self._cell(k, cell) for k, cell in enumerate(row))) for row in self.rows])
         table = tag("table", tag("caption", tag("span", self.caption)), tag("thead", head), tag("tbody", body))
         scroller = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=self.caption)
-        return scroller + tag("p", self.note, class_="note") if self.note else scroller
+        return scroller + tag("p", inline(self.note), class_="note") if self.note else scroller
 
     def rich(self, style_of: Callable[[int, str], str] | None = None, **options: Any) -> Any:
         """A `rich.table.Table`; `style_of(column, cell)` names a cell's style, options go to rich's constructor.
