@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.comparison import results_fixture
 from windtunnel.comparison.report import markdown_table, render_report, terminal_table, write_report
+from windtunnel.report import figures
 
 VARIANTS = [
     results_fixture.results,
@@ -60,6 +61,15 @@ def test_same_results_same_bytes(variant: Callable[[], dict[str, Any]], tmp_path
     first = write_report(variant(), tmp_path / "a").read_bytes()
     again = write_report(json.loads(json.dumps(variant())), tmp_path / "b").read_bytes()
     assert first == again
+
+
+def test_the_summary_names_every_size_where_arms_differ() -> None:
+    results = VARIANTS[0]()
+    assert "architectures of about" in Page(render_report(results)).text
+    arms = list(results["arms"].values())
+    arms[-1]["n_body"] *= 3
+    least, most = (figures.counted(chosen(arm["n_body"] for arm in arms)) for chosen in (min, max))
+    assert f"architectures of {least} to {most} body parameters" in Page(render_report(results)).text
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -75,13 +75,22 @@ def _summary(study: Study) -> str:
     base, tokens = study.baseline, study.number("settings", "tokens")
     if base is None:
         return ""
-    size, length = figures.counted(base.number("n_body")), figures.counted(tokens)
+    length = figures.counted(tokens)
     trained = f", each trained on {length} tokens" if tokens else ""
     compared = [one for arm in wording.ranked(study) if (one := study.comparison(arm))]
     words = [f"{one.variant.name}: {one.verdict}" for one in compared]
     failed = [f"{arm.name}: failed" for arm in study.arms if arm.failed]
-    compared_on = f"{len(study.arms)} architectures of about {size} body parameters{trained}, against {base.label}."
+    compared_on = f"{len(study.arms)} architectures of {_sizes(study)} body parameters{trained}, against {base.label}."
     return f"{compared_on} {'; '.join([*words, *failed])}."
+
+
+def _sizes(study: Study) -> str:
+    """About how many, or from how many to how many where a study has arms of several sizes."""
+    counts = [count for arm in study.arms if (count := arm.number("n_body"))]
+    least, most = min(counts, default=None), max(counts, default=None)
+    if least is None or most is None or most <= 1.05 * least:
+        return f"about {figures.counted(most)}"
+    return f"{figures.counted(least)} to {figures.counted(most)}"
 
 
 def _footer(study: Study) -> str:
