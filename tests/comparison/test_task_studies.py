@@ -7,6 +7,7 @@ import pytest
 
 from windtunnel.claims import Filed
 from windtunnel.claims.tasks import accuracy
+from windtunnel.comparison.caveats import task_caveats
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.matching import Shape
 from windtunnel.comparison.report import render_report
@@ -53,6 +54,16 @@ def test_a_study_of_a_task_tells_accuracy_with_its_chance(finished):
     assert evidence.value == results["comparisons"][0]["delta_accuracy"]
     assert "not solved against not solved" in evidence.shown
     assert not list(accuracy("induction", "gpt3", "llama")(Filed("results.json", results)))
+
+
+def test_the_page_asks_for_the_convolutions_control_and_names_it_where_it_is(finished, tmp_path):
+    *_, results = finished
+    asked = next(caveat for caveat in results["caveats"] if "convolution" in caveat)
+    assert "`llama-conv=llama:convolution=4`" in asked
+    controlled = plan_study(request(tmp_path / "study", "llama", "llama-conv=llama:convolution=4", "mamba"))
+    assert abs(controlled.arm("llama-conv").matching.gap) <= 0.01
+    (told,) = (caveat for caveat in task_caveats(controlled, results) if "convolution" in caveat)
+    assert "what exceeds llama-conv, not llama alone, is owed to something else" in told
 
 
 def test_the_items_and_their_order_are_the_same_in_every_arm(finished):

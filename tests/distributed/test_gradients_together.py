@@ -44,6 +44,7 @@ def _rows_in_parts() -> dict[str, dict[str, Any]]:
         except InputError:
             continue
         cases[name] = {"recipe": name}
+    cases["llama, convolved"] = {"recipe": "llama", "sizes": {"convolution": 4}}
     recomputed = {f"{name}, recomputed": {"recipe": name, "recompute": True} for name in ("llama", "griffin", "mamba")}
     return cases | recomputed
 
@@ -75,7 +76,8 @@ def _worst(mesh: str, count: int, cases: dict[str, Any], folder: Path) -> float:
 def test_rows_in_parts_have_the_gradients_of_whole_rows(mesh: str, count: int, tmp_path: Path, proof: Proof) -> None:
     cases = _rows_in_parts()
     assert len(cases) > 20
-    cases = {label: case for label, case in cases.items() if count == 2 or label in ("llama", "griffin", "longformer")}
+    few = ("llama", "llama, convolved", "griffin", "longformer")
+    cases = {label: case for label, case in cases.items() if count == 2 or label in few}
     proof(f"gradients on {count} processes, {mesh}", "one process", gradients=_worst(mesh, count, cases, tmp_path))
 
 

@@ -321,6 +321,11 @@ def test_what_does_not_fit_is_refused(
         check_team(make_spec(recipe), make_settings(**changes), ONE_THREAD, members)
 
 
+def test_a_convolution_before_attention_is_not_cut(make_spec: Any) -> None:
+    with pytest.raises(InputError, match="tensor=2 does not cut the mixer Convolved; use shard and replicate"):
+        cut(make_spec(convolution=4), 2)
+
+
 def test_a_vocabulary_is_cut_into_parts_that_are_not_empty(make_spec: Any) -> None:
     assert [cut(make_spec(vocab=67), 2, index).vocab for index in range(2)] == [34, 33]
     with pytest.raises(InputError, match="tensor=2 leaves a process without a token of vocab=1"):

@@ -100,6 +100,8 @@ def test_interpolation_shows_no_new_angle():
     plain = unseen_share(spec, spec, 16, 64)
     assert plain > unseen_share(spec, spec.extended("yarn", 64, 16), 16, 64)
     assert plain > unseen_share(spec, spec.extended("ntk", 64, 16), 16, 64) > 0
+    convolved = recipes.get("llama")(layers=1, width=16, heads=2, vocab=257, context=16, convolution=4)
+    assert unseen_share(convolved, convolved, 16, 64) == plain
     biased = recipes.get("mpt_alibi")(layers=1, width=16, vocab=257, context=16)
     assert unseen_share(biased, biased, 16, 64) is None
 

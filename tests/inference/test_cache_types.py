@@ -13,9 +13,11 @@ from windtunnel.inference.engine import CACHES, CacheType, Engine, EngineSetting
 from windtunnel.inference.request import Request
 from windtunnel.root import ModelLayer
 
-# One of each kind of state: buffers, rings, slots of sparse patterns, recurrences with and without convolutions.
+# One of each kind of state: buffers, rings, slots of sparse patterns; attention and recurrences with and without
+# convolutions.
 CASES = (
     "llama-grouped",
+    "llama-convolution",
     "gpt3-window-of-2",
     "gpt3-alibi",
     "mpt_alibi-grouped-window",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 # One of each mixer class with a state of its own, and both kinds of weight scales; tables of positions by axes.
 CASES = (
     "llama-grouped",
+    "llama-convolution",
     "gpt3-window-of-2",
     "gpt3-alibi",
     "diff_transformer",

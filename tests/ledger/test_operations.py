@@ -217,7 +217,7 @@ def test_decoding_is_twice_the_matrices_and_what_is_attended(case: str) -> None:
     for position in (1, 2, 7, 50, 3000):
         attended = 0.0
         for block in spec.blocks:
-            attended += of_the_past(block.mixer, spec.width, position)
+            attended += of_the_past(block.mixer.core, spec.width, position)
         assert decode_flops(model, position) == pytest.approx(2 * active + attended, rel=1e-9)
 
 

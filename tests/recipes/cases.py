@@ -41,6 +41,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "axial_text-widths": ("axial_text", {"row_width": 11}),
     "llama-grouped": ("llama", {"kv_heads": 2, "tied": True}),
     "llama-wide-heads": ("llama", {"heads": 3, "head_width": 10, "hidden": 37, "layers": 1}),
+    "llama-convolution": ("llama", {"convolution": 4, "kv_heads": 2}),
+    "llama-two-taps": ("llama", {"convolution": 2, "layers": 1}),
     "palm-serial-centred": ("palm", {"parallel": False, "centred": True, "head_width": 12}),
     "diff_transformer-grouped": ("diff_transformer", {"heads": 4, "kv_heads": 2, "gain": False, "tied": True}),
     "diff_transformer-constant": ("diff_transformer", {"lambda_init": 0.5, "theta": 640_000.0, "eps": 1e-5}),

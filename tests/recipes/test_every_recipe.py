@@ -319,6 +319,7 @@ def test_a_table_of_positions_refuses_what_it_does_not_hold() -> None:
     [
         "gpt3",
         "llama",
+        "llama-convolution",
         "diff_transformer-grouped",
         "ngpt",
         "griffin",

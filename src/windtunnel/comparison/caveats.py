@@ -5,10 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from windtunnel.comparison.arm_results import ArmRuns
+from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.study import Study
 from windtunnel.data.shards import Dataset
+from windtunnel.mixers import Convolved
+from windtunnel.model import Block
 from windtunnel.training.settings import TrainingSettings
 from windtunnel.training.workload import Text
+
+_HELPED = "A mixer with a convolution is helped by it"
 
 
 def held_equal(study: Study, runs: Mapping[str, ArmRuns]) -> list[dict[str, str]]:
@@ -87,11 +92,23 @@ def task_caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
         "asks for it.",
         "Accuracy is at the learning rate that the sweep chose; the best of the sweep, beside it, is optimistic.",
         "Length generalisation depends on the length and the duration of training: sweep both before it is reported.",
-        "A mixer with a convolution is helped by it: an arm that adds one to the baseline would tell how much.",
+        _convolution(study),
         f"Learning is looked at every {max(1, _steps(results) // 40)} steps, so steps to solve are known that finely.",
         "FLOPs count the head at every token; a CPU computes it where there are answers alone.",
     ]
     return found + _about_arms(study, results)
+
+
+def _convolution(study: Study) -> str:
+    """Who tells what a convolution alone is worth."""
+    controls = [arm.label for arm in study.arms if any(isinstance(block.mixer, Convolved) for block in _blocks(arm))]
+    if not controls:
+        return f"{_HELPED}: the arm `llama-conv=llama:convolution=4`, the baseline with one, would tell how much."
+    return f"{_HELPED}: what exceeds {', '.join(controls)}, not {study.baseline} alone, is owed to something else."
+
+
+def _blocks(arm: Arm) -> list[Block]:
+    return [layer for layer in arm.spec.layers if isinstance(layer, Block)]
 
 
 def _steps(results: Mapping[str, Any]) -> int:

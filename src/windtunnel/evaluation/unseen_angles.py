@@ -51,9 +51,9 @@ def _rotations(spec: Model) -> list[tuple[NDArray[np.float64], int | None]]:
     for block in spec.layers:
         if not isinstance(block, Block):
             continue
-        for rope in (value for _, value in fields(block.mixer) if isinstance(value, Rope)):
+        for rope in (value for _, value in fields(block.mixer.core) if isinstance(value, Rope)):
             with torch.device("meta"):
-                layer: Any = block.mixer.build(spec.width)
+                layer: Any = block.mixer.core.build(spec.width)
             with torch.device("cpu"):
                 turned = rope.frequencies(layer.head_width).numpy()
             found.append((turned, layer.window if isinstance(layer, AttendingLayer) else None))

@@ -3,6 +3,7 @@
 from windtunnel.layer import MixerLayer
 from windtunnel.mixers.attention import Attention, NormalizedAttention
 from windtunnel.mixers.base import AttendingLayer, Mixer
+from windtunnel.mixers.convolution import Convolved
 from windtunnel.mixers.differential import DiffAttention
 from windtunnel.mixers.differential_v2 import DiffAttentionV2
 from windtunnel.mixers.h3 import H3
@@ -24,6 +25,7 @@ __all__ = [
     "AttendingLayer",
     "Attention",
     "BigBird",
+    "Convolved",
     "DiffAttention",
     "DiffAttentionV2",
     "Fixed",

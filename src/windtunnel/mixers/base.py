@@ -17,6 +17,11 @@ class Mixer(Spec):
         """Whether no token sees a later one."""
         return True
 
+    @property
+    def core(self) -> "Mixer":
+        """The mixer itself, without one that stands in front of it."""
+        return self
+
     def build(self, width: int) -> "MixerLayer":
         """The module for a residual stream of `width` numbers."""
         raise NotImplementedError

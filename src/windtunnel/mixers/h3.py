@@ -13,6 +13,7 @@ from windtunnel.kernels.diagonal_ssm import causal_convolution, diagonal_ssm, do
 from windtunnel.kernels.routing import working_dtype
 from windtunnel.layer import Context, Cost, MixerLayer, Role
 from windtunnel.mixers.base import Mixer, as_kept
+from windtunnel.mixers.convolution import newest
 
 SHORTEST_STEP, LONGEST_STEP = 1e-3, 1e-1
 
@@ -93,8 +94,7 @@ class H3Layer(MixerLayer):
         y = (self.split(q)[..., None] * mixed).sum(3).flatten(2).to(x.dtype)
         if modes is None:
             return self.o(y), None
-        seen = torch.cat([state.past, k.to(state.past.dtype)], dim=1)
-        return self.o(y), H3State(seen[:, seen.shape[1] - self.taps + 1 :], torch.view_as_real(modes))
+        return self.o(y), H3State(newest(state.past, k), torch.view_as_real(modes))
 
     def split(self, x: Tensor) -> Tensor:
         """[b t d] to [b t h k]."""

@@ -13,6 +13,7 @@ from windtunnel.kernels.routing import working_dtype
 from windtunnel.kernels.selective_scan import selective_scan
 from windtunnel.layer import Context, Cost, MixerLayer, Role
 from windtunnel.mixers.base import Mixer, as_kept
+from windtunnel.mixers.convolution import newest
 
 SHORTEST_STEP, LONGEST_STEP, STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -92,8 +93,7 @@ class MambaLayer(MixerLayer):
         mixed = self.out((y + self.skip * u).to(x.dtype) * F.silu(self.z(x)))
         if state is None:
             return mixed, None
-        seen = torch.cat([state.past, inner.to(state.past.dtype)], dim=1)
-        return mixed, MambaState(seen[:, seen.shape[1] - self.taps + 1 :], memory)
+        return mixed, MambaState(newest(state.past, inner), memory)
 
     def step(self, u: Tensor) -> Tensor:
         """Δ [b t d], float32 or wider."""

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from windtunnel.init import Linear
-from windtunnel.kernels.causal_conv import causal_conv
 from windtunnel.kernels.routing import working_dtype
-from windtunnel.layer import Context, Cost, Layer, MixerLayer, Role
-from windtunnel.mixers.base import Mixer, as_kept
+from windtunnel.layer import Context, Cost, MixerLayer, Role
+from windtunnel.mixers.base import Mixer
+from windtunnel.mixers.convolution import ConvolutionLayer
 from windtunnel.mixers.rg_lru import RGLRU
 
 
@@ -49,23 +49,19 @@ class RecurrentLayer(MixerLayer):
         self.channels = spec.recurrent_width
         self.y = Linear(width, self.channels, "reads", bias=True)
         self.x = Linear(width, self.channels, "reads", bias=True)
-        self.conv = ConvolutionLayer(self.channels, spec.taps)
+        taps = Role("filter", fan_in=spec.taps, deviation=(0.01 / spec.taps) ** 0.5)
+        self.conv = ConvolutionLayer(self.channels, taps, bias=True)
         self.recurrence = spec.recurrence.build(self.channels)
         self.o = Linear(self.channels, width, "writes", bias=True)
 
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         gate, inputs = F.gelu(self.y(x), approximate="tanh"), self.x(x)  # b t r
         past, initial = (None, None) if state is None else (state.inputs, state.hidden.to(working_dtype(inputs)))
-        inputs = inputs if past is None else as_kept(inputs, past)
-        hidden = self.recurrence(self.conv(inputs, context, past), context, initial)
+        convolved, past = self.conv(inputs, context, past)
+        hidden = self.recurrence(convolved, context, initial)
         y = self.o(hidden.to(gate.dtype) * gate)
-        return y, None if state is None else self._after(state, hidden, inputs)
-
-    def _after(self, state: RecurrentState, hidden: Tensor, inputs: Tensor) -> RecurrentState:
-        """Copies: views would keep the whole call's tensors alive."""
-        kept = self.spec.taps - 1
-        seen = torch.cat([state.inputs, inputs.to(state.inputs.dtype)], dim=1)
-        return RecurrentState(hidden[:, -1].clone(), seen[:, -kept:].clone())
+        # A copy: a view would keep the whole call's tensors alive.
+        return y, None if past is None else RecurrentState(hidden[:, -1].clone(), past)
 
     def initial_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> RecurrentState:
         inputs = torch.zeros(batch, self.spec.taps - 1, self.channels, device=device, dtype=dtype)
@@ -82,19 +78,3 @@ class RecurrentLayer(MixerLayer):
 
     def state_bytes(self, length: int, element: int = 4) -> int:
         return self.channels * (max(element, 4) + (self.spec.taps - 1) * element)
-
-
-class ConvolutionLayer(Layer):
-    """The causal depth-wise convolution, in float32 or wider: its output is the recurrence's input."""
-
-    mechanism = "convolution"
-
-    def __init__(self, width: int, taps: int) -> None:
-        super().__init__()
-        self.weight = self.declare("weight", (width, taps), Role("filter", fan_in=taps, deviation=(0.01 / taps) ** 0.5))
-        self.bias = self.declare("bias", (width,), Role("bias", constant=0.0))
-
-    def forward(self, x: Tensor, context: Context, past: Tensor | None) -> Tensor:
-        dtype = working_dtype(x)
-        past = None if past is None else past.to(dtype)
-        return causal_conv(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype), past, context.documents)

@@ -118,11 +118,11 @@ class Facts:
 
     def heads(self, block: Block) -> int | None:
         """Query heads of a layer's mixer, None where it has none."""
-        return _count(block.mixer, "heads")
+        return _count(block.mixer.core, "heads")
 
     def kv_heads(self, block: Block) -> int | None:
         """Key/value heads of a layer's mixer, None where it has no heads."""
-        return _count(block.mixer, "kv_heads") or self.heads(block)
+        return _count(block.mixer.core, "kv_heads") or self.heads(block)
 
     def held(self, tensor: int, expert: int, pipeline: int) -> Held:
         """Parameters of one device of a mesh; of the fullest stage of a pipeline."""

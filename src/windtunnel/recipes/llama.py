@@ -1,7 +1,7 @@
 """Llama (Touvron et al. 2023, arXiv 2302.13971): the strong baseline that everything is compared with."""
 
 from windtunnel.init import FanIn
-from windtunnel.mixers import Attention
+from windtunnel.mixers import Attention, Convolved
 from windtunnel.mlps import Gated
 from windtunnel.model import Block, Head, LanguageModel
 from windtunnel.norms import RMSNorm
@@ -47,17 +47,23 @@ def llama(
     tied: bool = False,
     theta: float = 10_000.0,
     eps: float = 1e-6,
+    convolution: int | None = None,
 ) -> LanguageModel:
-    """RMSNorm before attention and SwiGLU, RoPE, no biases; kv_heads below heads is grouped-query attention."""
+    """RMSNorm before attention and SwiGLU, RoPE, no biases; kv_heads below heads is grouped-query attention.
+
+    convolution: taps of a causal convolution in front of attention, the control arm of the recall tasks; None or 0 is
+    Llama.
+    """
     norm = RMSNorm(eps=eps)
+    attention = Attention(
+        heads=heads or heads_for(width),
+        kv_heads=kv_heads,
+        head_width=head_width,
+        rope=Rope(theta=theta),
+    )
     block = Block(
         residual=PreNorm(norm=norm),
-        mixer=Attention(
-            heads=heads or heads_for(width),
-            kv_heads=kv_heads,
-            head_width=head_width,
-            rope=Rope(theta=theta),
-        ),
+        mixer=Convolved(mixer=attention, taps=convolution) if convolution else attention,
         mlp=Gated(hidden=hidden or gated_hidden(width)),
     )
     return LanguageModel(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from windtunnel import recipes
+from windtunnel.inference import states
 from windtunnel.root import Model, ModelLayer
 
 VOCAB, CONTEXT, LENGTH = 97, 96, 40
@@ -51,4 +52,4 @@ def tokens_for(spec: Model, batch: int = 2, length: int = LENGTH, seed: int = 1)
 
 def state_tensors(state: Any) -> list[Tensor]:
     """Every tensor that a state holds."""
-    return [tensor for block in state.blocks for tensor in block if isinstance(tensor, Tensor)]
+    return states.flat(state.blocks)
