@@ -103,7 +103,7 @@ def _convolution(study: Study) -> str:
     """Who tells what a convolution alone is worth."""
     controls = [arm.label for arm in study.arms if any(isinstance(block.mixer, Convolved) for block in _blocks(arm))]
     if not controls:
-        return f"{_HELPED}: the arm `llama-conv=llama:convolution=4`, the baseline with one, would tell how much."
+        return f"{_HELPED}: an arm such as `llama-conv=llama:convolution=4`, Llama with one, would tell how much."
     return f"{_HELPED}: what exceeds {', '.join(controls)}, not {study.baseline} alone, is owed to something else."
 
 
