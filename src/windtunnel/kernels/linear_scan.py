@@ -43,7 +43,7 @@ def linear_scan(decay: Tensor, inputs: Tensor, initial: Tensor | None = None) ->
     if not inputs.shape[1]:
         return inputs
     if inputs.shape[1] == 1 and not torch.is_grad_enabled():  # decoding
-        return inputs if initial is None else torch.addcmul(inputs, decay, initial.unsqueeze(1))
+        return inputs if initial is None else inputs + decay * initial.unsqueeze(1)  # inductor has no complex addcmul
     states: Tensor = _scan(decay, inputs, initial)
     return states
 

@@ -125,7 +125,8 @@ class H3Layer(MixerLayer):
         step = torch.exp(self.log_step.to(dtype))[:, None]
         half = torch.complex(-torch.exp(self.log_rate.to(dtype)), self.frequency.to(dtype)) * (step / 2)
         into, out_of = (torch.view_as_complex(each.to(dtype)) for each in (self.into, self.out_of))
-        return (1 + half) / (1 - half), out_of * into * step / (1 - half)
+        below = 1 + -half  # inductor has no complex number less a tensor
+        return (1 + half) / below, out_of * into * step / below
 
     @staticmethod
     def segments(context: Context) -> list[tuple[Tensor, Tensor]] | None:
