@@ -136,7 +136,8 @@ def test_another_host_name_is_refused(live: Live) -> None:
 def test_a_full_queue_says_when_to_come_again() -> None:
     with serving(settings=EngineSettings(slots=1, queue=2), context=100_000, change=endless) as live:
         with live.client.stream("POST", "/v1/completions", json={**GOOD, "max_tokens": 4000, "stream": True}) as first:
-            next(first.iter_lines())
+            lines = first.iter_lines()  # kept: an iterator that is dropped closes its connection
+            next(lines)
             response = live.post("/v1/completions", prompt="x", n=3)
             assert response.status_code == 429
             assert response.headers["retry-after"] == "1"
@@ -200,7 +201,8 @@ def test_a_client_that_leaves_frees_its_row() -> None:
     with serving(limits=Limits(tokens=90_000), context=100_000, change=endless) as live:
         long = {**GOOD, "max_tokens": 90_000, "n": 2}
         with live.client.stream("POST", "/v1/completions", json={**long, "stream": True}) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # kept: an iterator that is dropped closes its connection
+            next(lines)
             assert live.served["llama"].worker.engine.running >= 1
         quiet(live)
         port = int(live.url.rpartition(":")[2])
