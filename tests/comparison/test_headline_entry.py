@@ -98,11 +98,12 @@ def test_a_slow_winner_is_mixed():
     assert "mixed" in entry["sentence"]
 
 
-def test_a_noisy_clock_has_no_say():
-    entry = compare(study(1.3), throughput=Throughput(math.log(0.5), 0.01, 8, 0.2))
+@pytest.mark.parametrize(("variation", "load", "said"), [(0.2, 0.5, "20 %"), (0.02, 1.5, "a load of 1.5 a core")])
+def test_a_noisy_clock_has_no_say(variation, load, said):
+    entry = compare(study(1.3), throughput=Throughput(math.log(0.5), 0.01, 8, variation, load))
     assert entry["verdict"] == "wins"
     assert "iso_time" not in entry["tracks"]
-    assert any("20 %" in note for note in entry["notes"])
+    assert any(said in note for note in entry["notes"])
 
 
 @pytest.mark.parametrize("primary", [None, "iso_time"])

@@ -74,6 +74,13 @@ def test_one_block_has_no_interval_and_can_be_written(timing, monkeypatch):
     assert (read.error, read.blocks, read.block_cv) == (None, 1, None)
 
 
+def test_the_load_is_that_of_a_core(timing, monkeypatch):
+    monkeypatch.setattr(throughput.os, "getloadavg", lambda: (6.0, 0.0, 0.0))
+    monkeypatch.setattr(throughput.os, "cpu_count", lambda: 4)
+    files = SimpleNamespace(throughput=timing(2), study=SimpleNamespace(baseline="llama"))
+    assert results._throughput(files, "fast").load == 1.5
+
+
 def test_compiling_is_timed_apart(measured):
     """It is on record, and in no step."""
     assert measured["arms"]["llama"]["compile_seconds"] == 7.0

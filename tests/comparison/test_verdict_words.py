@@ -123,6 +123,11 @@ def test_a_noisy_clock_is_refused():
     assert "14 %" in time_refusal(0.14)
 
 
+def test_a_crowded_machine_is_refused():
+    assert time_refusal(0.05, 1.0) == ""
+    assert "1.6 a core" in time_refusal(0.05, 1.6)
+
+
 def test_seeds_needed_see_the_observed_effect():
     estimate = Interval(0.02, 0.02 - 0.05, 0.02 + 0.05)
     needed = seeds_needed(estimate, 5, 0.01)

@@ -31,13 +31,20 @@ NAMES = {"iso_token": "s_tok", "iso_flop": "s_flop", "iso_time": "s_time"}
 class Throughput:
     """ln(tokens/s of the variant / of the baseline) over paired timing blocks, and the blocks' variation.
 
-    error, block_cv: None where there is one block, which gives a ratio without an interval.
+    error, block_cv: None where there is one block, which gives a ratio without an interval. load: the machine's, a
+    core; None where it is not known.
     """
 
     log_ratio: float
     error: float | None
     blocks: int
     block_cv: float | None
+    load: float | None = None
+
+    @property
+    def refusal(self) -> str:
+        """Why it gives no verdict; empty if it does."""
+        return time_refusal(self.block_cv, self.load)
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ def _directions(
 ) -> dict[str, Interval]:
     """ln S by track where there is one. Without a slope, only the sign of the loss difference at equal tokens."""
     tracks = _tracks(question, horizons, throughput, level)
-    if throughput is not None and time_refusal(throughput.block_cv):
+    if throughput is not None and throughput.refusal:
         del tracks["iso_time"]
     found = {track: one.direction for track, one in tracks.items() if one.direction is not None}
     return found or {"iso_token": _sign_only(mean_interval(horizons.difference(horizons.at_reference), level))}
@@ -248,7 +255,7 @@ def _slopes(estimate: Local | str) -> dict[str, Any]:
 
 def _notes(tracks: dict[str, Speedup], throughput: Throughput | None) -> list[str]:
     notes = list(tracks["iso_token"].notes)
-    refusal = "" if throughput is None else time_refusal(throughput.block_cv)
+    refusal = "" if throughput is None else throughput.refusal
     return [*notes, refusal] if refusal else notes
 
 

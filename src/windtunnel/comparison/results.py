@@ -191,7 +191,9 @@ def _throughput(files: Files, label: str) -> Throughput | None:
         return None
     ours, theirs = timed[label], timed[files.study.baseline]
     variations = [one["block_cv"] for one in (ours, theirs) if one["block_cv"] is not None]
-    return Throughput(ours["log_ratio"], ours["log_ratio_se"], ours["blocks"], max(variations, default=None))
+    variation, load, cores = max(variations, default=None), files.throughput.get("load"), files.throughput.get("cores")
+    crowd = load / cores if load is not None and cores else None
+    return Throughput(ours["log_ratio"], ours["log_ratio_se"], ours["blocks"], variation, crowd)
 
 
 def _settings(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]:

@@ -91,25 +91,29 @@ def throughput_job(
 
 
 def measure(payload: dict[str, Any], report: Callable[[int], None]) -> dict[str, Any]:
-    """Blocks in the order A B C C B A A B C ...; ratios from blocks at the same place in the order."""
+    """Blocks in the order A B C C B A A B C ...; ratios from blocks at the same place in the order.
+
+    The load is that of the machine's last minute as they end.
+    """
     workload, execution = open_workload(payload["workload"]), from_json(payload["execution"])
     assert isinstance(execution, Execution)
     resolved = execution.resolve()
     with resolved.applied():
         timed = {arm["label"]: _timed(arm, workload, resolved) for arm in payload["arms"]}
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
         for one in timed.values():
             one.warm_up()
         rows: dict[str, list[tuple[list[float], float]]] = {label: [] for label in timed}
         for index in range(payload["blocks"]):
             for label in timed if index % 2 == 0 else reversed(timed):
                 rows[label].append(timed[label].block())
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         peak = measured_peak(resolved, default_cache())
     base = [statistics.median(steps) for steps, _ in rows[payload["baseline"]]]
     return {
         "arms": {label: _summary(rows[label], base, timed[label]) for label in timed},
         "peak_flops": peak,
         "load": load,
+        "cores": os.cpu_count(),
         "hardware": resolved.to_json(),
     }
 

@@ -59,13 +59,18 @@ def primary_track(flop_ratio: float) -> str:
     return "iso_flop" if abs(flop_ratio - 1) > FLOP_TOLERANCE else "iso_token"
 
 
-def time_refusal(block_cv: float | None) -> str:
-    """Why the clock gives no verdict; empty if it does. block_cv: None for a single block."""
+def time_refusal(block_cv: float | None, load: float | None = None) -> str:
+    """Why the clock gives no verdict; empty if it does.
+
+    block_cv: None for a single block. load: what wanted to run, a core of the machine; None where it is not known.
+    """
     if block_cv is None:
         return "no verdict on time: one timing block gives no interval, two or more are needed"
-    if block_cv <= MOST_BLOCK_CV:
-        return ""
-    return f"no verdict on time: timing blocks vary by {100 * block_cv:.0f} %, at most {100 * MOST_BLOCK_CV:.0f} %"
+    if block_cv > MOST_BLOCK_CV:
+        return f"no verdict on time: timing blocks vary by {100 * block_cv:.0f} %, at most {100 * MOST_BLOCK_CV:.0f} %"
+    if load is not None and load > 1:
+        return f"no verdict on time: the machine was crowded, with a load of {load:.1f} a core, at most 1"
+    return ""
 
 
 def track_word(interval: Interval, narrow: Interval, margin: float) -> str:
