@@ -44,7 +44,7 @@ def report(lab: Lab) -> Outcome:
 
 def controls(lab: Lab) -> Outcome:
     """A/A, positive and negative control as one study of five seeds on the default corpus."""
-    out = lab.folder / "controls"
+    out = lab.folder / "study"
     study = plan_study(StudyRequest(arms=ARMS, out=out, preset="quick"))
     return judge_controls(
         run_study(study, out, lambda at: lab.say(f"{at.phase}: {at.tokens:,} of {at.total:,} tokens"))
