@@ -4,12 +4,15 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 SECONDS = 120
 Process = subprocess.Popen[str]
@@ -51,22 +54,24 @@ def start(command: Sequence[str], **variables: str) -> Process:
 def ended(process: Process) -> tuple[str, str]:
     """What a process printed, once it is at its end.
 
-    A slow machine is waited for: given up is a process that, with those it started, has not computed for a second in
-    `SECONDS`.
+    A slow machine is waited for: given up, and killed, is a process that, with those it started, has not computed for a
+    second in `SECONDS`.
     """
     computed = 0.0
     while True:
         try:
             return process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            now = _computed(process.pid)
+            family, now = _family(process.pid)
             if now < computed + 1.0:
-                raise
+                for each in family:
+                    os.kill(each, signal.SIGKILL)
+                pytest.fail("silent: " + "\n".join(process.communicate()))
             computed = now
 
 
-def _computed(process: int) -> float:
-    """Seconds of CPU that a process and its descendants have had, as Linux tells."""
+def _family(process: int) -> tuple[set[int], float]:
+    """A process with its descendants, and the seconds of CPU that they have had, as Linux tells."""
     parents, ticks = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -76,7 +81,7 @@ def _computed(process: int) -> float:
     family = {process}
     while more := {each for each, parent in parents.items() if parent in family} - family:
         family |= more
-    return sum(ticks.get(each, 0) for each in family) / os.sysconf("SC_CLK_TCK")
+    return family, sum(ticks.get(each, 0) for each in family) / os.sysconf("SC_CLK_TCK")
 
 
 def run(count: int, function: str, *arguments: Any, **options: Any) -> list[Any]:
