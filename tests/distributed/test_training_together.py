@@ -33,15 +33,16 @@ STEPS = 5e-6  # losses and weights after three steps; norms relative
 CURVE = 2e-5  # losses over 40 steps, in nats
 WEIGHTS = 1e-4  # after 40 steps
 
-# What goes through sums over parts of a tensor or of a batch, and so could be wrong without a word.
+# What goes through sums over parts of a tensor or of a batch, and so could be wrong without a word. Some weights of
+# experts have gradients that are zero but for rounding, of which Adam would make whole steps: its eps is above that.
 CASES: dict[str, dict[str, Any]] = {
     "clipping, z-loss, unequal masks": {"recipe": "palm"},
     "one micro-batch": {"recipe": "llama", "accumulation": 1},
     "micro-batches that processes share": {"recipe": "llama", "accumulation": 2},
     "parameter scaling": {"recipe": "palm", "optimiser": "adafactor"},
     "projection on the sphere": {"recipe": "ngpt", "clip": None},
-    "experts": {"recipe": "mixtral", "accumulation": 4},
-    "experts with capacity and noise": {"recipe": "switch", "accumulation": 4},
+    "experts": {"recipe": "mixtral", "accumulation": 4, "eps": 1e-5},
+    "experts with capacity and noise": {"recipe": "switch", "accumulation": 4, "eps": 1e-5},
     "biases": {"recipe": "gpt3", "optimiser": "adam"},
     "recomputed activations": {"recipe": "palm", "recompute": True},
     "sizes that do not divide": {"recipe": "llama", "sizes": {"width": 18, "heads": 3, "hidden": 35, "vocab": 67}},
@@ -268,11 +269,13 @@ def test_a_disk_that_fills_under_one_process_stops_all(
 ) -> None:
     arguments = (str(dataset.folder), str(tmp_path / "run"), make_spec().to_json(), make_settings().to_json(), None)
     trouble = {"rank": 1, "at": 12, "kind": "full disk", "save_seconds": 0.0}
-    for part in processes.run(2, "tests.distributed.work:run", *arguments, **trouble):
+    told = processes.run(2, "tests.distributed.work:run", *arguments, **trouble)
+    left = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    last = max(int(name.removeprefix("step-")) for name in left)  # nothing half-written is among them
+    for part in told:
         assert "process 1" in part["error"]
         assert "no space left on the disk" in part["error"]
-        assert "--resume goes on from step-1" in part["error"]
-    assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")]
+        assert part["error"].endswith(f"--resume goes on from step-{last}")
     assert not train(make_spec(), make_settings(), dataset, tmp_path / "run", ONE_THREAD, resume=True).diverged
 
 
