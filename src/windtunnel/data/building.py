@@ -51,7 +51,8 @@ def build(
     """Build the shards of `corpus` as `folder`; another process may be doing the same, and the first one counts."""
     progress("divide", 0.0)
     division = split(corpus, heldout_tokens * HELDOUT_BYTES_PER_TOKEN)
-    progress("tokenizer", 0.0)
+    if not isinstance(chosen, Tokenizer):
+        progress("tokenizer", 0.0)
     tokenizer = _make_tokenizer(chosen, corpus.bytes, Texts(division.train))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
