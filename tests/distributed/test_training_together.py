@@ -271,7 +271,8 @@ def test_a_disk_that_fills_under_one_process_stops_all(
     trouble = {"rank": 1, "at": 12, "kind": "full disk", "save_seconds": 0.0}
     told = processes.run(2, "tests.distributed.work:run", *arguments, **trouble)
     left = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    last = max(int(name.removeprefix("step-")) for name in left)  # nothing half-written is among them
+    assert not [name for name in left if name.startswith(".")]  # nothing half-written
+    last = max(int(name.removeprefix("step-")) for name in left)
     for part in told:
         assert "process 1" in part["error"]
         assert "no space left on the disk" in part["error"]
