@@ -65,6 +65,21 @@ def test_a_study_from_question_to_report(program, command, text, tmp_path) -> No
 
 
 @pytest.mark.slow
+def test_a_plan_shows_arms_and_bill_and_trains_nothing(command, text, tmp_path) -> None:
+    arguments = ["compare", "llama", "ngpt", "twice=llama:lr_factor=2", "--preset", "smoke", "--data", text]
+    arguments += ["--tokens", "4k", "--evaluation-tokens", "1k", "--workers", "1", "--out", "study", "--plan"]
+    planned = command(*arguments, "--json").json
+    assert [arm["label"] for arm in planned["arms"]] == ["llama", "ngpt", "twice"]
+    assert abs(planned["arms"][1]["gap"]) < 0.02
+    assert planned["tokens"]["llama"] == planned["tokens"]["ngpt"]
+    assert planned["tokens"]["twice"] < planned["tokens"]["llama"]  # a control has no trials of its own
+    assert planned["seconds"] > 0
+    answer = command(*arguments)
+    assert answer.code == 0, answer.err
+    assert "interrupted, the same command goes on" in answer.out
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_study_is_asked_with_it_and_later(command, text, tmp_path) -> None:
     sizes = ("--set", "layers=1", "--set", "width=16", "--context", 32, "--vocab", "bytes", "--workers", 1)
     budget = ("--tokens", "2k", "--trials", 3, "--evaluation-tokens", "1k", "--preset", "smoke")

@@ -1,7 +1,7 @@
 """`windtunnel ablate`: what each part of a recipe is worth, every step an arm of a study."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,11 +18,6 @@ from windtunnel.cli.options import (
     complete_recipe,
     count,
 )
-from windtunnel.cli.screen import Screen, table
-
-if TYPE_CHECKING:
-    from windtunnel.comparison.announcement import Bill
-    from windtunnel.comparison.study import Study
 
 _EXAMPLE = """Examples:
 
@@ -83,7 +78,7 @@ def run(
 ) -> None:
     """Take a recipe apart: every part removed alone, or another recipe turned into it step by step."""
     from windtunnel.cli.sources import one_of, tokenizer_choice
-    from windtunnel.cli.studies import carry_out, planned
+    from windtunnel.cli.studies import carry_out, show_plan
     from windtunnel.comparison.ablation.arms import Ablation
     from windtunnel.comparison.request import StudyRequest
     from windtunnel.values import parse_settings
@@ -113,43 +108,4 @@ def run(
         workers=workers,
         cluster=cluster,
     )
-    if not plan:
-        carry_out(request, as_json)
-        return
-    study, bill = planned(request)
-    screen = Screen(as_json)
-    screen.finish(_record(study, bill), _arms(study, bill))
-    if not as_json:
-        _say_bill(screen, study, bill)
-
-
-def _arms(study: "Study", bill: "Bill") -> Any:
-    """One line an arm."""
-    rows = []
-    for arm in study.arms:
-        turned = "as it is" if arm.matching.knob == "none" else f"{arm.matching.knob} {arm.matching.value}"
-        gap = f"{100 * arm.matching.gap:+.2f} %"
-        parts = ", ".join(arm.settings["parts"]) or "none"
-        rate, tokens = f"{study.rule(arm, 1.0).centre:.3g}", f"{bill.tokens[arm.label]:,}"
-        rows.append([arm.label, parts, turned, gap, rate, tokens])
-    columns = ["arm", f"parts of {study.ablation['recipe']}", "matched by", "gap", "rates around", "tokens"]
-    return table(columns, rows, numeric=(3, 4, 5))
-
-
-def _say_bill(screen: Screen, study: "Study", bill: "Bill") -> None:
-    from windtunnel.comparison.announcement import announcement
-
-    for part in study.ablation["remarks"]:
-        screen.say(part)
-    for line in announcement(study, bill):
-        screen.say(line)
-
-
-def _record(study: "Study", bill: "Bill") -> dict[str, Any]:
-    from windtunnel.comparison.announcement import bill_json
-
-    arms = [
-        {"label": arm.label, "parts": arm.settings["parts"], "n_body": arm.matching.n_body, "gap": arm.matching.gap}
-        for arm in study.arms
-    ]
-    return {**bill_json(study, bill), "ablation": study.ablation, "arms": arms}
+    (show_plan if plan else carry_out)(request, as_json)

@@ -32,6 +32,8 @@ windtunnel compare llama palm serial=palm:parallel=false --seeds 3 --out studies
 
 windtunnel compare llama hawk griffin --task induction:length=64 --out studies/induction
 
+windtunnel compare llama ngpt griffin --preset standard --plan --out studies/long
+
 windtunnel compare llama griffin --evaluate length:longest=4,needle --out studies/far
 
 An arm is [label=]recipe[:setting=value,...], or [label=]RUN, which is the architecture of a run, such as an imported
@@ -124,11 +126,12 @@ def run(
             help="Ask the trained runs, as `windtunnel evaluate --tasks` does; the answers stand in the report.",
         ),
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the arms and the bill, and train nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tune, train and time every arm under equal conditions; print the table, write results.json and report.html."""
     from windtunnel.cli.sources import one_of, read_mix, tokenizer_choice
-    from windtunnel.cli.studies import carry_out
+    from windtunnel.cli.studies import carry_out, show_plan
     from windtunnel.comparison.request import StudyRequest
     from windtunnel.values import parse_settings
 
@@ -168,4 +171,7 @@ def run(
         rules=rules,
         mup=mup,
     )
-    carry_out(request, as_json, evaluate)
+    if plan:
+        show_plan(request, as_json, evaluate)
+    else:
+        carry_out(request, as_json, evaluate)

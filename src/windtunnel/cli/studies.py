@@ -9,10 +9,11 @@ from types import FrameType
 from typing import Any
 
 from windtunnel.cli.progress import evaluation_progress, stage_progress
-from windtunnel.cli.screen import Screen, console
+from windtunnel.cli.screen import Screen, console, table
 from windtunnel.cli.study_progress import study_progress
 from windtunnel.comparison import asking
-from windtunnel.comparison.announcement import Bill, announcement, estimate
+from windtunnel.comparison.announcement import Bill, announcement, bill_json, estimate
+from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.cluster import RayPool
 from windtunnel.comparison.engine import local_pool, run_study
 from windtunnel.comparison.pool import Pool
@@ -39,11 +40,7 @@ class StudyInterrupted(WorkError):
 def carry_out(request: StudyRequest, as_json: bool, evaluations: str | None = None) -> None:
     """Plan, announce, run, ask the runs what `evaluations` says, report."""
     screen = Screen(as_json)
-    questions = () if evaluations is None else parse_evaluations(evaluations, "--evaluate")
-    with stage_progress("data") as prepared:
-        study = plan_study(request, prepared)
-    if questions:
-        asking.check_questions(study, request.out, questions)
+    study, questions = _planned(request, evaluations)
     with closing(_pool(study, request)) as pool:
         for line in announcement(study, estimate(study, pool.workers)):
             screen.say(line)
@@ -58,12 +55,60 @@ def carry_out(request: StudyRequest, as_json: bool, evaluations: str | None = No
     show_results(screen, results, page)
 
 
-def planned(request: StudyRequest) -> tuple[Study, Bill]:
-    """A study and what it would cost; nothing is trained, and its folder is not made."""
+def _planned(request: StudyRequest, evaluations: str | None) -> tuple[Study, Sequence[Evaluation]]:
+    """The study and what its runs will be asked, both checked; nothing is written."""
+    questions = () if evaluations is None else parse_evaluations(evaluations, "--evaluate")
     with stage_progress("data") as prepared:
         study = plan_study(request, prepared)
+    if questions:
+        asking.check_questions(study, request.out, questions)
+    return study, questions
+
+
+def show_plan(request: StudyRequest, as_json: bool, evaluations: str | None = None) -> None:
+    """The arms and the bill; nothing is trained, and the study's folder is not made."""
+    screen = Screen(as_json)
+    study, _ = _planned(request, evaluations)
     with closing(_pool(study, request)) as pool:
-        return study, estimate(study, pool.workers)
+        bill = estimate(study, pool.workers)
+    screen.finish(_plan_record(study, bill), _plan_table(study, bill))
+    if not as_json:
+        for line in [*study.ablation.get("remarks", []), *announcement(study, bill)]:
+            screen.say(line)
+
+
+def _plan_record(study: Study, bill: Bill) -> dict[str, Any]:
+    arms = [
+        {
+            "label": arm.label,
+            **_parts(study, arm),
+            "knob": arm.matching.knob,
+            "n_body": arm.matching.n_body,
+            "gap": arm.matching.gap,
+            "centre": study.rule(arm, 1.0).centre,
+        }
+        for arm in study.arms
+    ]
+    return {**bill_json(study, bill), **({"ablation": study.ablation} if study.ablation else {}), "arms": arms}
+
+
+def _plan_table(study: Study, bill: Bill) -> Any:
+    """One line an arm."""
+    rows = []
+    for arm in study.arms:
+        parts = [", ".join(names) or "none" for names in _parts(study, arm).values()]
+        turned = f"{arm.matching.knob} {arm.matching.value}" if arm.matching.value else "as it is"
+        sizes = [f"{arm.matching.n_body:,}", f"{100 * arm.matching.gap:+.2f} %"]
+        rate = f"{study.rule(arm, 1.0).centre:.3g}"
+        rows.append([arm.label, *parts, turned, *sizes, rate, f"{bill.tokens[arm.label]:,}"])
+    parts = [f"parts of {study.ablation['recipe']}"] if study.ablation else []
+    columns = ["arm", *parts, "matched by", "active body", "gap", "rates around", "tokens"]
+    return table(columns, rows, numeric=tuple(range(len(columns) - 4, len(columns))))
+
+
+def _parts(study: Study, arm: Arm) -> dict[str, list[str]]:
+    """Which parts of the recipe that is taken apart an arm has; nothing where arms are recipes."""
+    return {"parts": arm.settings["parts"]} if study.ablation else {}
 
 
 def ask(study: Study, folder: Path, questions: Sequence[Evaluation], execution: Execution) -> Answers:

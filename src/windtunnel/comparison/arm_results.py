@@ -1,7 +1,6 @@
 """One arm's part of `results.json`, from its run folders."""
 
 import inspect
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,22 +17,26 @@ from windtunnel.comparison.given import paper_of
 from windtunnel.comparison.published import published_values
 from windtunnel.comparison.study import Study, costs, shorter_folder
 from windtunnel.comparison.tuning import Trial, expected_best, lr_sensitivity
+from windtunnel.comparison.within import curve, end_of_training
 from windtunnel.spec import Spec, difference, fields
 from windtunnel.statistics import mean_interval
 from windtunnel.training.settings import TrainingSettings
 
-_POINTS = 48
 _BY_DOCUMENT = ("nats", "tokens", "bytes", "documents", "answers", "correct")  # of documents, or of a task's items
 
 
 @dataclass(frozen=True)
 class ArmRuns:
-    """The finished runs of an arm. losses: by horizon, one a seed; documents: arrays at D, one mapping a seed."""
+    """The finished runs of an arm, one value a seed.
+
+    losses, bits: by horizon. documents: arrays at D. fitted: loss on the batches just before D, None where not logged.
+    """
 
     seeds: list[int]
     losses: dict[float, list[float]]
     bits: dict[float, list[float | None]]
     documents: list[dict[str, Any]]
+    fitted: list[float | None]
     results: list[dict[str, Any]]
     curve: dict[str, list[float]]
 
@@ -48,13 +51,15 @@ def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
     ]
     results = [_with_shorter(study, arm, folder, seed) for seed in done]
     keys = {horizon: study.horizon_key(horizon) for horizon in study.design.horizons}
+    reported = [reported_run(study, arm, folder, seed) for seed in done]
     return ArmRuns(
         seeds=done,
         losses={horizon: [one["horizons"][key]["loss"] for one in results] for horizon, key in keys.items()},
         bits={h: [one["horizons"][key].get("bits_per_byte") for one in results] for h, key in keys.items()},
-        documents=[_documents(*reported_run(study, arm, folder, seed)) for seed in done],
+        documents=[_documents(run, key) for run, key in reported],
+        fitted=[end_of_training(run / "metrics.jsonl", float(key)) for run, key in reported],
         results=results,
-        curve=_curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
+        curve=curve([folder / f"seed-{seed}" / "metrics.jsonl" for seed in done]) if done else {},
     )
 
 
@@ -102,6 +107,7 @@ def arm_entry(
         **_sweep(study, arm, tuning),
         "loss": {**_interval(loss), "seeds": loss},
         **_bits(runs.bits[1.0]),
+        **_gap(runs),
         "horizons": _horizons(study, arm, runs),
         **_sets(study, runs),
         "curve": runs.curve,
@@ -140,6 +146,14 @@ def _interval(values: list[float]) -> dict[str, Any]:
     return {"mean": interval.value, "ci95": [end if math.isfinite(end) else None for end in interval.ends]}
 
 
+def _gap(runs: ArmRuns) -> dict[str, Any]:
+    """What the held-out text costs more at D than the batches just before it; nothing where a run diverged."""
+    gaps = [loss - own for loss, own in zip(runs.losses[1.0], runs.fitted, strict=True) if own is not None]
+    if len(gaps) < len(runs.seeds) or any(one["diverged"] for one in runs.results):
+        return {}
+    return {"training_gap": {**_interval(gaps), "seeds": gaps}}
+
+
 def _horizons(study: Study, arm: Arm, runs: ArmRuns) -> dict[str, Any]:
     return {
         f"{horizon:g}": {
@@ -171,35 +185,6 @@ def _sweep(study: Study, arm: Arm, tuning: Mapping[str, Any]) -> dict[str, Any]:
         "lr_sensitivity_octaves": sensitivity.octaves,
         "expected_best": expected_best([rule.score(trial) for trial in trials]),
     }
-
-
-def _curve(paths: list[Path]) -> dict[str, list[float]]:
-    """Training loss within the longest runs, seed mean and 95 % band, averaged over bins that grow with the tokens."""
-    rows = [list(_trunk(path)) for path in paths]
-    steps = min(len(one) for one in rows)
-    if steps == 0:
-        return {}
-    losses = np.array([[row["loss"] for row in one[:steps]] for one in rows])  # seeds steps
-    tokens = np.array([row["tokens"] for row in rows[0][:steps]], dtype=np.float64)
-    edges = np.unique(np.round(np.geomspace(1, steps, _POINTS)).astype(int))
-    bins = [slice(low, high) for low, high in zip([0, *edges[:-1]], edges, strict=True) if high > low]
-    middle = [float(np.exp(np.log(tokens[one]).mean())) for one in bins]
-    bands = [mean_interval(losses[:, one].mean(axis=1)) for one in bins]
-    finite = [(x, band) for x, band in zip(middle, bands, strict=True) if math.isfinite(band.value)]
-    return {
-        "tokens": [x for x, _ in finite],
-        "loss": [band.value for _, band in finite],
-        "low": [band.low if math.isfinite(band.low) else band.value for _, band in finite],
-        "high": [band.high if math.isfinite(band.high) else band.value for _, band in finite],
-    }
-
-
-def _trunk(path: Path) -> Iterator[dict[str, Any]]:
-    """Training rows of the line that leads to the longest horizon."""
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        if row.get("horizon") in (None, 1.0) and row.get("loss") is not None and "lr" in row:
-            yield row
 
 
 def _throughput(

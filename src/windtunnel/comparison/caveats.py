@@ -10,6 +10,7 @@ from windtunnel.comparison.study import Study
 from windtunnel.data.shards import Dataset
 from windtunnel.mixers import Convolved
 from windtunnel.model import Block
+from windtunnel.statistics import paired_interval
 from windtunnel.training.settings import TrainingSettings
 from windtunnel.training.workload import Text
 
@@ -133,10 +134,29 @@ def caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
         )
     if study.data["epochs"] > 1:
         found.append(f"The longest runs read the corpus {study.data['epochs']:.1f} times.")
+        found += _memory(study, results)
     overlap = study.data.get("overlap_13gram")
     if overlap is not None:
         found.append(f"{100 * float(overlap):.1f} % of the held-out 13-grams also occur in the training text.")
     found += _about_arms(study, results)
+    return found
+
+
+def _memory(study: Study, results: Mapping[str, Any]) -> list[str]:
+    """Arms whose gap to their training text differs from the baseline's: they learned another share of it by heart."""
+    gaps = {label: arm.get("training_gap", {}).get("seeds", []) for label, arm in results["arms"].items()}
+    found, base = [], gaps[study.baseline]
+    for arm in study.variants:
+        own = gaps.get(arm.label, [])
+        if arm.control or len(own) != len(base) or len(base) < 2:
+            continue
+        change = paired_interval(own, base)
+        if 0 not in change:
+            found.append(
+                f"{arm.label}: its held-out loss is farther from its training loss than {study.baseline}'s, by "
+                f"{change.value:+.4f} nats [{change.low:+.4f}, {change.high:+.4f}]; on more text the two may compare "
+                "otherwise."
+            )
     return found
 
 

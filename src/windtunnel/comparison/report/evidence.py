@@ -5,7 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from windtunnel.comparison.report.reading import Study, items, mapping
+from windtunnel.comparison.report.reading import Study, bounded, items, mapping
+from windtunnel.comparison.report.wording import estimate_words
 from windtunnel.report import Block, Facts, Items, Part, Prose, Section, Table, figures
 from windtunnel.report.markup import tag
 
@@ -81,15 +82,22 @@ def caveats_section(study: Study) -> Section:
 
 
 def _health(study: Study) -> Table:
-    """Diverged runs and steps without a finite loss, arm by arm: what a mean could hide."""
+    """Diverged runs, steps without a finite loss and text learned by heart, arm by arm: what a mean could hide."""
     kinds = ("diverged", "nonfinite_steps", "train_seconds")
     rows = []
     for arm in study.arms:
         diverged, broken, seconds = (arm.number(kind) for kind in kinds)
         if diverged is not None or broken is not None:
-            rows.append((arm.name, figures.exact(diverged), figures.exact(broken), figures.duration(seconds)))
-    columns = ("arm", "diverged runs", "steps without a finite loss", "training time of a run")
-    return Table(caption="Health of the reported runs", columns=columns, rows=rows, numeric=(1, 2, 3))
+            gap = arm.part("training_gap")
+            counts = (figures.exact(diverged), figures.exact(broken))
+            words = estimate_words(bounded(gap.get("mean"), gap.get("ci95")), digits=3, signed=True)
+            rows.append((arm.name, *counts, words, figures.duration(seconds)))
+    columns = ("arm", "diverged runs", "steps without a finite loss", "gap to training", "training time of a run")
+    note = (
+        "Gap to training: held-out loss at D minus that of the last 5 % of the batches before it, in nats. The texts "
+        "differ, and so does how hard they are: what counts is whether one arm's gap is wider than another's."
+    )
+    return Table(caption="Health of the reported runs", columns=columns, rows=rows, numeric=range(1, 5), note=note)
 
 
 def _changes(study: Study) -> list[str]:
