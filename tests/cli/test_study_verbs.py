@@ -21,6 +21,7 @@ import pytest
         (["llama", "palm", "--set", "heads=7"], "heads 7 does not divide width 32"),
         (["llama", "palm", "--tokens", "20M"], "epochs of"),
         (["llama", "palm", "--seeds", "0"], "seeds: 0 given"),
+        (["llama", "palm", "--reference", "0"], "reference: 0.0 given; a held-out loss in nats a token"),
         (["llama", "palm", "--primary", "iso_luck"], "primary: 'iso_luck'"),
         (["llama", "palm", "--device", "abacus"], "device is 'abacus'"),
         (["llama", "palm", "--out", "taken"], "taken: is not empty and holds no study"),

@@ -1,5 +1,6 @@
 """A whole study, small: what it leaves, that its files alone give the results, and that a kill costs nothing."""
 
+import dataclasses
 import json
 import os
 import random
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from windtunnel.checkpoint import read_json
 from windtunnel.comparison import asking
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.report import render_report
 from windtunnel.comparison.request import plan_study
-from windtunnel.comparison.results import assemble
-from windtunnel.comparison.study import load_study
+from windtunnel.comparison.results import assemble, build_results, read_files, weaker
+from windtunnel.comparison.study import load_study, study_from
 from windtunnel.errors import InputError, WorkError
 from windtunnel.evaluation.registry import parse_evaluations
 from windtunnel.selftest.small import SIZES, request, written
@@ -110,6 +112,30 @@ def test_results_have_the_names_that_others_read(finished):
     assert names <= set(row)
     assert set(row["s_tok"]) >= {"value", "ci95", "censored"}
     json.dumps(results, allow_nan=False)
+
+
+@pytest.mark.parametrize(("below", "weak"), [(0.5, True), (-0.5, False)])
+def test_a_baseline_above_the_registered_loss_caps_every_verdict(finished, below, weak):
+    folder, study, results = finished
+    reached = results["arms"]["llama"]["loss"]["mean"]
+    asked = dataclasses.replace(study, reference=reached - below)
+    assert asked.id != study.id
+    assert study_from(
+        json.loads(json.dumps({**read_json(folder / "study.json"), "question": asked.question()})), ()
+    ).reference
+    again = build_results(dataclasses.replace(read_files(folder), study=asked))
+    caps = [" ".join(one["caps"]) for one in again["comparisons"]]
+    assert ["weaker than the registered reference" in text for text in caps] == [weak] * len(caps)
+    row = next(row for row in again["held_equal"] if row["what"] == "strength of the baseline")
+    assert row["evidence"] == f"{reached:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("interval", "reference", "weak"),
+    [([3.0, 3.2], 3.05, False), ([3.0, 3.2], 2.99, True), ([None, None], 3.05, True), ([3.0, 3.2], None, False)],
+)
+def test_a_baseline_is_weak_when_it_is_surely_worse(interval, reference, weak):
+    assert weaker({"mean": 3.1, "ci95": interval}, reference) == weak
 
 
 def test_the_data_order_is_the_same_in_every_arm_and_recorded(finished):

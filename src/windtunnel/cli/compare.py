@@ -89,6 +89,12 @@ def run(
     primary: Annotated[
         str | None, typer.Option(metavar="TRACK", help="The track of the verdict: iso_token, iso_flop or iso_time.")
     ] = None,
+    reference: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS", help="Held-out loss a token that a strong baseline reaches; a worse one caps every verdict."
+        ),
+    ] = None,
     max_epochs: Annotated[
         float, typer.Option(help="Refuse to go through the training text more often than this.")
     ] = 4.0,
@@ -160,6 +166,7 @@ def run(
         trials=trials,
         margin=margin,
         primary=primary,
+        reference=reference,
         max_epochs=max_epochs,
         allow_param_gap=allow_param_gap,
         device=device,

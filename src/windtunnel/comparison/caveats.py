@@ -7,6 +7,7 @@ from typing import Any
 from windtunnel.comparison.arm_results import ArmRuns
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.study import Study
+from windtunnel.comparison.tried import tried_words
 from windtunnel.data.shards import Dataset
 from windtunnel.mixers import Convolved
 from windtunnel.model import Block
@@ -48,6 +49,7 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns]) -> list[dict[str, str]
         ),
         ("numeric policy", "float32 weights and optimiser state in every arm", f"{study.dtype} on {study.device}"),
         _matched(study),
+        *_strength(study, runs),
     ]
     return [{"what": what, "rule": rule, "evidence": evidence} for what, rule, evidence in rows]
 
@@ -97,7 +99,7 @@ def task_caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
         f"Learning is looked at every {max(1, _steps(results) // 40)} steps, so steps to solve are known that finely.",
         "FLOPs count the head at every token; a CPU computes it where there are answers alone.",
     ]
-    return found + _about_arms(study, results)
+    return found + tried_words(results["tried"]) + _about_arms(study, results)
 
 
 def _convolution(study: Study) -> str:
@@ -138,8 +140,7 @@ def caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
     overlap = study.data.get("overlap_13gram")
     if overlap is not None:
         found.append(f"{100 * float(overlap):.1f} % of the held-out 13-grams also occur in the training text.")
-    found += _about_arms(study, results)
-    return found
+    return found + tried_words(results["tried"]) + _about_arms(study, results)
 
 
 def _memory(study: Study, results: Mapping[str, Any]) -> list[str]:
@@ -213,6 +214,15 @@ def _heldout_hash(runs: Mapping[str, ArmRuns], dataset: Dataset) -> str:
         digest.update(dataset.heldout.names[int(index)].encode("utf-8", "surrogateescape"))
         digest.update(dataset.heldout.document(int(index)).tobytes())
     return f"{digest.hexdigest()[:16]} ({int(first['tokens'].sum()):,} tokens)"
+
+
+def _strength(study: Study, runs: Mapping[str, ArmRuns]) -> list[tuple[str, str, str]]:
+    """Where a reference loss was registered, what the baseline reached."""
+    if study.reference is None:
+        return []
+    reached = sum(runs[study.baseline].losses[1.0]) / len(runs[study.baseline].seeds)
+    rule = f"{study.baseline} has to reach the registered {study.reference:g} nats a token at D"
+    return [("strength of the baseline", rule, f"{reached:.4f}")]
 
 
 def _gaps(study: Study) -> str:

@@ -34,6 +34,7 @@ class StudyRequest:
     task: a synthetic task in place of a text. state: arms are matched in the bytes that decoding an item of it carries,
     so many, or "baseline" for as many as the baseline has; None matches parameters.
     rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
+    reference: nats a token that a strong baseline reaches at D; a baseline above it caps every verdict.
     ablation: a recipe to take apart, in place of arms. mup: the width from which muP carries every arm, if it passes
     the coordinate check.
     """
@@ -60,6 +61,7 @@ class StudyRequest:
     blocks: int | None = None
     margin: float = MARGIN
     primary: str | None = None
+    reference: float | None = None
     max_epochs: float = 4.0
     allow_param_gap: bool = False
     device: str = "auto"
@@ -111,6 +113,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
         dtype=resolved.dtype,
         margin=request.margin,
         primary=request.primary,
+        reference=request.reference,
         workload=workload,
     )
     for arm in arms:  # an impossible budget or schedule is found before anything runs
@@ -179,6 +182,11 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
         raise InputError(f"margin: {request.margin} given; a share above 0, e.g. 0.03")
     if request.primary not in (None, "iso_token", "iso_flop", "iso_time"):
         raise InputError(f"primary: {request.primary!r} given; iso_token, iso_flop or iso_time")
+    if request.reference is not None:
+        if task is not None:
+            raise InputError("reference is a loss on text, and a task is named; leave it out")
+        if not 0 < request.reference < math.inf:
+            raise InputError(f"reference: {request.reference} given; a held-out loss in nats a token, above 0")
     return replace(design, **changes)
 
 

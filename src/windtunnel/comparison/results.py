@@ -97,6 +97,7 @@ def build_results(files: Files) -> dict[str, Any]:
         "comparisons": comparisons,
         "held_equal": held_equal(study, files.runs),
         "failures": files.failures,
+        "tried": files.record.get("tried", []),
         "notes": [warning for arm in study.arms for warning in arm.warnings],
     }
     if study.ablation:
@@ -151,6 +152,7 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
         horizons=len(horizons.fractions),
         tokens_per_parameter=study.design.tokens / n_body(study.arm(study.baseline).spec),
         second_knob=_second_knob(files, arm, float(horizons.difference(horizons.at_reference).mean())),
+        weak_baseline=weaker(theirs["loss"], study.reference),
     )
     entry = compare_arms(
         question,
@@ -163,6 +165,12 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
     if count < study.design.seeds:
         entry["notes"] = [*entry["notes"], f"{count} of {study.design.seeds} seeds finished in both arms"]
     return entry
+
+
+def weaker(loss: Mapping[str, Any], reference: float | None) -> bool:
+    """Whether a baseline is surely worse than the registered loss: its mean, and the whole interval if it has one."""
+    low = loss["mean"] if loss["ci95"][0] is None else loss["ci95"][0]
+    return reference is not None and low > reference
 
 
 def _second_knob(files: Files, arm: Arm, difference: float) -> bool | None:

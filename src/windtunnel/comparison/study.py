@@ -14,6 +14,7 @@ from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.matching import Match
 from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.published import centre, published_values, shares_trunk
+from windtunnel.comparison.tried import tried_before
 from windtunnel.comparison.tuning import TuningRule
 from windtunnel.data.mixture import Mix, Share
 from windtunnel.data.tasks import Task
@@ -35,6 +36,7 @@ TASK_RATIO = math.sqrt(2)  # what is learned suddenly is learned within a narrow
 class Study:
     """A question ready to be answered: everything that decides a figure, and nothing else, is in `question()`.
 
+    reference: nats a token at D that the baseline has to reach, or every verdict is preliminary.
     ablation: which parts of a recipe the arms have, and in which order; empty where arms are recipes.
     """
 
@@ -49,6 +51,7 @@ class Study:
     margin: float
     primary: str | None
     workload: Workload
+    reference: float | None = None
     mixture: Mix = ()
     ablation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,6 +136,7 @@ class Study:
             "data": self._data(),
             "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
             "arms": [_arm_json(arm) for arm in self.arms],
+            **({} if self.reference is None else {"reference": self.reference}),
             **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
             **({"ablation": dict(self.ablation)} if self.ablation else {}),
         }
@@ -205,11 +209,16 @@ def save_study(study: Study, folder: Path, created: str) -> None:
     """Write `study.json` once; a study that is there already is left as it was registered."""
     if not (folder / "study.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"study": study.id, "title": study.title, "created": created, "question": study.question()}
-        record |= {
+        question = study.question()
+        record = {
+            "study": study.id,
+            "title": study.title,
+            "created": created,
+            "question": question,
             "data": study.data,
             "workload": study.workload.address(),
             "execution": study.execution.to_json(),
+            "tried": tried_before(folder, question),
         }
         write_json(folder / "study.json", record)
 
@@ -248,6 +257,7 @@ def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         dtype=question["policy"]["dtype"],
         margin=question["margin"],
         primary=question["primary"],
+        reference=question.get("reference"),
         workload=open_workload(record.get("workload") or {"folder": record["dataset_folder"]}),
         mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
         ablation=question.get("ablation", {}),
