@@ -84,6 +84,17 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def deviation_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The s.d. of normal values with its chi-squared interval; unbounded for one value."""
+    array = sample(values)
+    freedom = array.size - 1
+    if freedom == 0:
+        return Interval(math.nan, 0.0, math.inf)
+    deviation = float(array.std(ddof=1))
+    low, high = (deviation * math.sqrt(freedom / stats.chi2.ppf(0.5 + side * level / 2, freedom)) for side in (1, -1))
+    return Interval(deviation, float(low), float(high))
+
+
 def paired_interval(variant: ArrayLike, baseline: ArrayLike, level: float = 0.95) -> Interval:
     """The primary estimate: mean difference of pairs, +- t sd(d) / sqrt n."""
     return mean_interval(differences(variant, baseline), level)

@@ -164,3 +164,11 @@ def test_documents_must_be_the_same():
         DocumentLosses.of(variant[:, 1:], baseline, weights)
     with pytest.raises(InputError, match="no held-out token"):
         DocumentLosses.of(variant, baseline, 0 * weights)
+
+
+def test_intervals_of_a_deviation_hold_it_as_often_as_they_say():
+    draws = np.random.default_rng(0).normal(3.0, 0.02, (2000, 5))
+    held = np.mean([0.02 in statistics.deviation_interval(row) for row in draws])
+    assert 0.935 < held < 0.965
+    assert statistics.deviation_interval(draws[0]).value == pytest.approx(draws[0].std(ddof=1))
+    assert statistics.deviation_interval([1.0]).ends == [0.0, math.inf]

@@ -217,7 +217,7 @@ def test_arms_of_one_state(tmp_path):
         ({"task": "mqar:pairs=40"}, "at least 160"),
         ({"data": ("my.txt",)}, "data belongs to a text"),
         ({"vocab": 100}, "vocab belongs to a text"),
-        ({"reference": 3.0}, "reference is a loss on text"),
+        ({"reference": 3.0}, "reference belongs to a text"),
         ({"settings": {"context": 20}}, "an item of copying has 14 tokens"),
         ({"task": None, "items": 10}, "items belongs to a task"),
         ({"state": "most"}, "a number of bytes, or baseline"),

@@ -95,6 +95,13 @@ def run(
             metavar="NATS", help="Held-out loss a token that a strong baseline reaches; a worse one caps every verdict."
         ),
     ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="More runs: noise tells initial values from data, batch tries half and twice the batch.",
+        ),
+    ] = None,
     max_epochs: Annotated[
         float, typer.Option(help="Refuse to go through the training text more often than this.")
     ] = 4.0,
@@ -167,6 +174,7 @@ def run(
         margin=margin,
         primary=primary,
         reference=reference,
+        probes=tuple(probe.split(",")) if probe else (),
         max_epochs=max_epochs,
         allow_param_gap=allow_param_gap,
         device=device,

@@ -43,7 +43,7 @@ class ArmRuns:
 
 def read_runs(study: Study, arm: Arm, folder: Path) -> ArmRuns:
     """Read what has finished; missing seeds are left out (and reported as failures by the engine)."""
-    whole = [[folder / name for name in study.all_settings(arm, 1e-3, seed)] for seed in study.seeds(arm)]
+    whole = [[folder / name for name in study.reported_settings(arm, 1e-3, seed)] for seed in study.seeds(arm)]
     done = [
         seed
         for seed, runs in zip(study.seeds(arm), whole, strict=True)

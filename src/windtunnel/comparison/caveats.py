@@ -6,6 +6,7 @@ from typing import Any
 
 from windtunnel.comparison.arm_results import ArmRuns
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.probe_results import probe_caveats
 from windtunnel.comparison.study import Study
 from windtunnel.comparison.tried import tried_words
 from windtunnel.data.shards import Dataset
@@ -140,6 +141,7 @@ def caveats(study: Study, results: Mapping[str, Any]) -> list[str]:
     overlap = study.data.get("overlap_13gram")
     if overlap is not None:
         found.append(f"{100 * float(overlap):.1f} % of the held-out 13-grams also occur in the training text.")
+    found += probe_caveats(study, results)
     return found + tried_words(results["tried"]) + _about_arms(study, results)
 
 

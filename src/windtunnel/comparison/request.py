@@ -11,6 +11,7 @@ from windtunnel.comparison.arms import Arm, build_arms, sizes_given, state_of
 from windtunnel.comparison.carried import carried, check_carried
 from windtunnel.comparison.cluster import check_cluster
 from windtunnel.comparison.presets import Preset, for_task, preset
+from windtunnel.comparison.probes import check_probes
 from windtunnel.comparison.published import with_papers
 from windtunnel.comparison.study import Study, check_folder
 from windtunnel.data.building import Progress
@@ -35,6 +36,7 @@ class StudyRequest:
     so many, or "baseline" for as many as the baseline has; None matches parameters.
     rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
     reference: nats a token that a strong baseline reaches at D; a baseline above it caps every verdict.
+    probes: of `probes.PROBES`, runs that ask how far the answer depends on a choice.
     ablation: a recipe to take apart, in place of arms. mup: the width from which muP carries every arm, if it passes
     the coordinate check.
     """
@@ -62,6 +64,7 @@ class StudyRequest:
     margin: float = MARGIN
     primary: str | None = None
     reference: float | None = None
+    probes: tuple[str, ...] = ()
     max_epochs: float = 4.0
     allow_param_gap: bool = False
     device: str = "auto"
@@ -88,6 +91,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
     resolved = execution.resolve()
     execution = execution.replace(device=resolved.device.type)  # each worker sees one device
     task = None if request.task is None else parse_task(request.task)
+    _check_judgement(request)
     design = _design(request, resolved.device.type, task)
     vocab = task.ids if task is not None else design.vocab or 1024
     _build(request, design, vocab)  # impossible arms are found before the corpus is read
@@ -114,6 +118,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
         margin=request.margin,
         primary=request.primary,
         reference=request.reference,
+        probes=request.probes,
         workload=workload,
     )
     for arm in arms:  # an impossible budget or schedule is found before anything runs
@@ -162,6 +167,8 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
             ("vocab", request.vocab),
             ("evaluation_tokens", request.evaluation_tokens),
             ("mix", request.mix or None),
+            ("reference", request.reference),
+            ("probe", request.probes or None),
         ):
             if given is not None:
                 raise InputError(f"{name} belongs to a text, and the task {request.task} is named; give one of the two")
@@ -178,16 +185,19 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
     for name, value in changes.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name}: {value!r} given; a whole number of at least 1")
+    design = replace(design, **changes)
+    check_probes(request.probes, design.batch_size, design.seeds)
+    return design
+
+
+def _check_judgement(request: StudyRequest) -> None:
+    """What decides the verdict."""
     if not 0 < request.margin < math.inf:
         raise InputError(f"margin: {request.margin} given; a share above 0, e.g. 0.03")
     if request.primary not in (None, "iso_token", "iso_flop", "iso_time"):
         raise InputError(f"primary: {request.primary!r} given; iso_token, iso_flop or iso_time")
-    if request.reference is not None:
-        if task is not None:
-            raise InputError("reference is a loss on text, and a task is named; leave it out")
-        if not 0 < request.reference < math.inf:
-            raise InputError(f"reference: {request.reference} given; a held-out loss in nats a token, above 0")
-    return replace(design, **changes)
+    if request.reference is not None and not 0 < request.reference < math.inf:
+        raise InputError(f"reference: {request.reference} given; a held-out loss in nats a token, above 0")
 
 
 def _build(request: StudyRequest, design: Preset, vocab: int) -> tuple[list[Arm], str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from windtunnel.comparison.documents import DocumentLosses
 from windtunnel.comparison.headline import Question, Throughput, adjust, compare_arms
 from windtunnel.comparison.horizons import Horizons
 from windtunnel.comparison.power import detectable, detectable_speedup
+from windtunnel.comparison.probe_results import probe_results
 from windtunnel.comparison.study import Study, load_study
 from windtunnel.comparison.task_results import ACCURACY_MARGIN, compare_task, judged, task_entry
 from windtunnel.comparison.verdict import Evidence
@@ -40,6 +41,7 @@ class Files:
     failures: list[dict[str, Any]]
     throughput: dict[str, Any]
     runs: dict[str, ArmRuns]
+    probes: dict[str, Any] = field(default_factory=dict)
 
     def entry(self, label: str) -> dict[str, Any]:
         """The tuning of an arm, or of the arm whose trials it shares."""
@@ -65,7 +67,9 @@ def read_files(folder: Path, packages: tuple[str, ...] = ()) -> Files:
     tuning = read_json(folder / "tuning.json")
     failures = [*_optional(folder / "failures.json").get("failures", tuning["failures"])]
     runs = {arm.label: read_runs(study, arm, folder / "runs" / arm.label) for arm in study.arms}
-    return Files(study, record, tuning["arms"], failures, _optional(folder / "throughput.json"), runs)
+    losses = {label: dict(zip(one.seeds, one.losses[1.0], strict=True)) for label, one in runs.items()}
+    probes = probe_results(study, folder, losses)
+    return Files(study, record, tuning["arms"], failures, _optional(folder / "throughput.json"), runs, probes)
 
 
 def build_results(files: Files) -> dict[str, Any]:
@@ -104,6 +108,8 @@ def build_results(files: Files) -> dict[str, Any]:
         losses = {label: dict(zip(one.seeds, one.losses[1.0], strict=True)) for label, one in files.runs.items()}
         untuned = [label for label, arm in arms.items() if arm["untuned"]]
         results["ablation"] = effects(study.ablation, losses, untuned)
+    if study.probes:
+        results["probes"] = files.probes
     results["caveats"] = caveats(study, results) if study.task is None else task_caveats(study, results)
     return results
 

@@ -13,6 +13,7 @@ from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.matching import Match
 from windtunnel.comparison.presets import Preset
+from windtunnel.comparison.probes import PROBES, Probe, probe_folder
 from windtunnel.comparison.published import centre, published_values, shares_trunk
 from windtunnel.comparison.tried import tried_before
 from windtunnel.comparison.tuning import TuningRule
@@ -37,6 +38,7 @@ class Study:
     """A question ready to be answered: everything that decides a figure, and nothing else, is in `question()`.
 
     reference: nats a token at D that the baseline has to reach, or every verdict is preliminary.
+    probes: names of `PROBES` that are asked.
     ablation: which parts of a recipe the arms have, and in which order; empty where arms are recipes.
     """
 
@@ -52,6 +54,7 @@ class Study:
     primary: str | None
     workload: Workload
     reference: float | None = None
+    probes: tuple[str, ...] = ()
     mixture: Mix = ()
     ablation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,12 +117,26 @@ class Study:
             if horizon < self.design.longest
         }
 
-    def all_settings(self, arm: Arm, lr: float, seed: int) -> dict[str, TrainingSettings]:
+    def reported_settings(self, arm: Arm, lr: float, seed: int) -> dict[str, TrainingSettings]:
         """Every reported run of a seed, by its folder in the arm's."""
         shorter = self.shorter_settings(arm, lr, seed)
         return {f"seed-{seed}": self.run_settings(arm, lr, seed)} | {
             shorter_folder(horizon, seed): settings for horizon, settings in shorter.items()
         }
+
+    def probes_of(self, arm: Arm) -> list[Probe]:
+        """What is asked with runs of this arm; nothing of arms that depart from the study's rules."""
+        if arm.control or arm.published or arm.twin_of:
+            return []
+        asked = [probe for name in self.probes for probe in PROBES[name]]
+        return [probe for probe in asked if probe.everyone or arm.label == self.baseline]
+
+    def all_settings(self, arm: Arm, lr: float, seed: int) -> dict[str, TrainingSettings]:
+        """Every run of a seed after tuning, reported ones and probes, by its folder in the arm's."""
+        tokens, first = self.design.tokens, self.seeds(arm)[0]
+        alone = self._settings(arm, lr, seed=seed, tokens=tokens, horizons=(1.0,), longest=1.0)
+        probes = {probe_folder(probe, seed): probe.change(alone, first) for probe in self.probes_of(arm)}
+        return self.reported_settings(arm, lr, seed) | probes
 
     def horizon_key(self, horizon: float) -> str:
         """The name of a horizon in a run's result: runs count in fractions of their own longest one."""
@@ -137,6 +154,7 @@ class Study:
             "policy": {"device": self.device, "dtype": self.dtype, "compile": self.execution.compile},
             "arms": [_arm_json(arm) for arm in self.arms],
             **({} if self.reference is None else {"reference": self.reference}),
+            **({"probes": list(self.probes)} if self.probes else {}),
             **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
             **({"ablation": dict(self.ablation)} if self.ablation else {}),
         }
@@ -258,6 +276,7 @@ def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         margin=question["margin"],
         primary=question["primary"],
         reference=question.get("reference"),
+        probes=tuple(question.get("probes", ())),
         workload=open_workload(record.get("workload") or {"folder": record["dataset_folder"]}),
         mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
         ablation=question.get("ablation", {}),

@@ -14,6 +14,7 @@ from windtunnel.comparison.report.headline import seeds_section, verdict_section
 from windtunnel.comparison.report.losses import loss_section
 from windtunnel.comparison.report.minimality import minimality_section, settings_section
 from windtunnel.comparison.report.numbers import numbers_section
+from windtunnel.comparison.report.probes import probes_section
 from windtunnel.comparison.report.questions import question_sections
 from windtunnel.comparison.report.reading import Study, items, read
 from windtunnel.comparison.report.sweeps import sweep_section
@@ -54,6 +55,7 @@ def _answer(study: Study) -> list[Section | None]:
         verdict_section(study),
         loss_section(study),
         seeds_section(study),
+        probes_section(study),
         sweep_section(study),
         pareto_section(study),
     ]
