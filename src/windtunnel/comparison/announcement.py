@@ -55,6 +55,8 @@ def announcement(study: Study, bill: Bill) -> list[str]:
         f"about {duration(bill.seconds)} on {bill.workers} worker{'s' if bill.workers > 1 else ''} "
         f"({sum(bill.tokens.values()):,} tokens); interrupted, the same command goes on",
     ]
+    if study.probes:
+        lines.insert(2, f"and {study.design.seeds} seeds to D of each probe: {', '.join(study.probes)}")
     if data.get("epochs", 0) > 1:
         lines.insert(2, f"the longest run reads the corpus {data['epochs']:.1f} times")
     lines += [warning for arm in study.arms for warning in arm.warnings]
