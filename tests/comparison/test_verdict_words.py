@@ -134,6 +134,6 @@ def test_seeds_needed_see_the_observed_effect():
     deviation = 0.05 / 2.776 * math.sqrt(5)
     assert needed == pytest.approx(((1.96 + 0.84) * deviation / 0.02) ** 2, rel=0.15)
     assert seeds_needed(estimate, 5, 0.04) < needed
-    assert seeds_needed(estimate, 5, 0.01, comparisons=4) > needed
+    assert seeds_needed(estimate, 5, 0.01, alpha=0.05 / 4) > needed
     assert seeds_needed(Interval(0.0, 0.0, 0.0), 5, 0.01) is None
     assert seeds_needed(Interval(0.0, -math.inf, math.inf), 1, 0.01) is None

@@ -78,6 +78,9 @@ def run(
     tokenizer: TokenizerPath = None,
     tokens: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Training tokens of a run.")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Reported seeds of an arm.")] = None,
+    looks: Annotated[
+        int, typer.Option(help="Double the seeds while a verdict is inconclusive: at most 3 looks, which share alpha.")
+    ] = 1,
     batch: Annotated[int | None, typer.Option(metavar="COUNT", parser=count, help="Sequences a step.")] = None,
     trials: Annotated[
         int | None, typer.Option(metavar="COUNT", parser=count, help="Learning rates in an arm's grid.")
@@ -168,6 +171,7 @@ def run(
         vocab=choice if isinstance(choice, int) else None,
         tokens=tokens,
         seeds=seeds,
+        looks=looks,
         evaluation_tokens=evaluation_tokens,
         batch_size=batch,
         trials=trials,

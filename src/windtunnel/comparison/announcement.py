@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.comparison.engine import planned_tokens
+from windtunnel.comparison.looks import seeds_at
 from windtunnel.comparison.power import announcement as power_sentence
 from windtunnel.comparison.study import Study
 from windtunnel.comparison.throughput import STEPS, seconds_a_step
@@ -57,6 +58,9 @@ def announcement(study: Study, bill: Bill) -> list[str]:
     ]
     if study.probes:
         lines.insert(2, f"and {study.design.seeds} seeds to D of each probe: {', '.join(study.probes)}")
+    if study.looks > 1:
+        seeds = " and ".join(str(seeds_at(design.seeds, look)) for look in range(2, study.looks + 1))
+        lines.append(f"while a verdict is inconclusive, on to {seeds} seeds; the time is that of the first look")
     if data.get("epochs", 0) > 1:
         lines.insert(2, f"the longest run reads the corpus {data['epochs']:.1f} times")
     lines += [warning for arm in study.arms for warning in arm.warnings]
@@ -73,7 +77,9 @@ def _workload(study: Study) -> str:
 def _power(study: Study) -> str:
     design = study.design
     if study.task is None:
-        return power_sentence(design.seeds, design.sigma, design.slope, prior=True, comparisons=len(study.variants))
+        return power_sentence(
+            design.seeds, design.sigma, design.slope, prior=True, alpha=study.alpha / len(study.variants)
+        )
     items = study.data["heldout_items"]
     return f"solved means {SOLVED:.0%} of the answers; an accuracy of one half on {items:,} items is known to " + (
         f"{100 * 1.96 * 0.5 / items**0.5:.1f} points, seeds apart"

@@ -6,6 +6,7 @@ from typing import Any
 
 from windtunnel.comparison.arm_results import ArmRuns
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.looks import SHARES
 from windtunnel.comparison.probe_results import probe_caveats
 from windtunnel.comparison.study import Study
 from windtunnel.comparison.tried import tried_words
@@ -51,6 +52,7 @@ def held_equal(study: Study, runs: Mapping[str, ArmRuns]) -> list[dict[str, str]
         ("numeric policy", "float32 weights and optimiser state in every arm", f"{study.dtype} on {study.device}"),
         _matched(study),
         *_strength(study, runs),
+        *_looks(study),
     ]
     return [{"what": what, "rule": rule, "evidence": evidence} for what, rule, evidence in rows]
 
@@ -225,6 +227,15 @@ def _strength(study: Study, runs: Mapping[str, ArmRuns]) -> list[tuple[str, str,
     reached = sum(runs[study.baseline].losses[1.0]) / len(runs[study.baseline].seeds)
     rule = f"{study.baseline} has to reach the registered {study.reference:g} nats a token at D"
     return [("strength of the baseline", rule, f"{reached:.4f}")]
+
+
+def _looks(study: Study) -> list[tuple[str, str, str]]:
+    """Where more seeds may follow a look, at which one this is."""
+    if study.looks == 1:
+        return []
+    shares = ", ".join(f"{share:g}" for share in SHARES[study.looks])
+    rule = f"seeds are doubled while a verdict is open; shares of alpha: {shares}"
+    return [("looks", rule, f"look {study.look}: {study.seeds_at_look} seeds, alpha {study.alpha:g}")]
 
 
 def _gaps(study: Study) -> str:

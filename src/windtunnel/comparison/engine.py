@@ -15,6 +15,7 @@ import torch
 from windtunnel.checkpoint import write_json
 from windtunnel.comparison.arms import Arm
 from windtunnel.comparison.jobs import total_tokens, training_job
+from windtunnel.comparison.looks import undecided, write_look
 from windtunnel.comparison.pool import Job, LocalPool, Outcome, Pool
 from windtunnel.comparison.results import assemble
 from windtunnel.comparison.study import Study, save_study
@@ -58,9 +59,15 @@ def run_study(
         save_study(study, folder, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
         engine = _Engine(study, folder, pool, progress)
         engine.tune()
-        engine.train()
-        engine.time()
-        return assemble(folder)
+        for look in range(1, study.looks + 1):
+            write_look(folder, look)
+            engine.study = replace(study, look=look)
+            engine.train()
+            engine.time()
+            results = assemble(folder)
+            if look == study.looks or not undecided(results):
+                break
+        return results
 
 
 def local_pool(kind: str, workers: int | None = None, device: str = "auto") -> LocalPool:
@@ -117,7 +124,7 @@ class _Engine(Work):
         """All reported runs; failures are written to `failures.json` and leave the other runs alone."""
         jobs: dict[str, str] = {}
         work: list[Job] = []
-        for seed_index in range(self.study.design.seeds):
+        for seed_index in range(self.study.seeds_at_look):
             for arm in self.study.arms:
                 choice = self.choices.get(arm.tuned_as)
                 if choice is not None:
@@ -213,7 +220,7 @@ class _Engine(Work):
 
 
 def planned_tokens(study: Study) -> dict[str, int]:
-    """Tokens that a study will train by arm: the grid's trials, one trial beyond its edge, all reported runs."""
+    """Tokens that a study will train by arm: the grid's trials, one trial beyond its edge, all runs of a first look."""
     plan = {}
     for arm in study.arms:
         runs = sum(

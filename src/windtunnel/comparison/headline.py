@@ -49,7 +49,10 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one pair of arms. flop_ratio: variant / baseline FLOPs a token; margin: 0.03 means 1.03x."""
+    """What is asked of one pair of arms. flop_ratio: variant / baseline FLOPs a token; margin: 0.03 means 1.03x.
+
+    alpha: chance of a false verdict on any of `comparisons`; intervals that are reported stay at 95 %.
+    """
 
     variant: str
     baseline: str
@@ -59,6 +62,7 @@ class Question:
     estimator: str = "B"
     primary: str | None = None
     seed: int = 0
+    alpha: float = 0.05
 
     @property
     def track(self) -> str:
@@ -155,7 +159,11 @@ def _tracks(question: Question, horizons: Horizons, throughput: Throughput | Non
 
 
 def _equivalence_level(question: Question) -> float:
-    return simultaneous_level(question.comparisons, 0.90)
+    return simultaneous_level(question.comparisons, 1 - 2 * question.alpha)
+
+
+def _verdict_level(question: Question) -> float:
+    return simultaneous_level(question.comparisons, 1 - question.alpha)
 
 
 def _verdict(
@@ -165,14 +173,14 @@ def _verdict(
     throughput: Throughput | None,
     tracks: dict[str, Speedup],
 ) -> tuple[Verdict, dict[str, str]]:
-    wide_level, narrow_level = simultaneous_level(question.comparisons), _equivalence_level(question)
+    wide_level, narrow_level = _verdict_level(question), _equivalence_level(question)
     wide = _directions(question, horizons, throughput, wide_level)
     narrow = _directions(question, horizons, throughput, narrow_level)
     margin = math.log1p(question.margin)
     estimate = tracks[question.track].direction if question.track in tracks else None
     needed = None
     if estimate is not None:
-        needed = seeds_needed(estimate, horizons.seeds, margin, question.comparisons)
+        needed = seeds_needed(estimate, horizons.seeds, margin, question.alpha / question.comparisons)
     return decide(question.track, wide, narrow, margin, evidence, needed)
 
 
@@ -207,7 +215,7 @@ def _differences(question: Question, horizons: Horizons) -> dict[str, Any]:
         "n": horizons.seeds,
         "delta_nats": paired.value,
         "ci95": _ends(paired),
-        "ci95_simultaneous": _ends(mean_interval(pairs, simultaneous_level(question.comparisons))),
+        "ci95_simultaneous": _ends(mean_interval(pairs, _verdict_level(question))),
         "welch_ci95": _ends(welch),
         "narrower": "welch" if welch.high - welch.low < paired.high - paired.low else "paired",
         "seed_correlation": float(np.corrcoef(variant, baseline)[0, 1]) if varied else None,

@@ -51,12 +51,12 @@ def detectable_speedup(delta: float, slope: float) -> float:
     return math.exp(min(delta / slope, 700.0))
 
 
-def announcement(seeds: int, sigma: float, slope: float | None, prior: bool, comparisons: int = 1) -> str:
+def announcement(seeds: int, sigma: float, slope: float | None, prior: bool, alpha: float = 0.05) -> str:
     """The sentence printed before a run. sigma: s.d. of the paired difference; prior: assumed, not measured here."""
     source = "assumed" if prior else "measured"
     if seeds < 2:
         return f"With n = {seeds} seed this study has no interval and gives no verdict (sigma {sigma:.4f}, {source})."
-    delta = detectable(seeds, alpha=0.05 / comparisons) * sigma
+    delta = detectable(seeds, alpha=alpha) * sigma
     text = f"With n = {seeds} seeds and sigma = {sigma:.4f} nats ({source}) this study can detect {delta:.4f} nats"
     if slope is None:
         return f"{text}."

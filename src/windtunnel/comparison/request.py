@@ -10,6 +10,7 @@ from windtunnel.comparison.ablation.arms import Ablation, ablation_arms, title_o
 from windtunnel.comparison.arms import Arm, build_arms, sizes_given, state_of
 from windtunnel.comparison.carried import carried, check_carried
 from windtunnel.comparison.cluster import check_cluster
+from windtunnel.comparison.looks import check_looks
 from windtunnel.comparison.presets import Preset, for_task, preset
 from windtunnel.comparison.probes import check_probes
 from windtunnel.comparison.published import with_papers
@@ -37,6 +38,7 @@ class StudyRequest:
     rules: "paper" puts beside each arm one that trains as its paper did, where the recipe says how.
     reference: nats a token that a strong baseline reaches at D; a baseline above it caps every verdict.
     probes: of `probes.PROBES`, runs that ask how far the answer depends on a choice.
+    looks: how often seeds are looked at and doubled while a verdict is open.
     ablation: a recipe to take apart, in place of arms. mup: the width from which muP carries every arm, if it passes
     the coordinate check.
     """
@@ -65,6 +67,7 @@ class StudyRequest:
     primary: str | None = None
     reference: float | None = None
     probes: tuple[str, ...] = ()
+    looks: int = 1
     max_epochs: float = 4.0
     allow_param_gap: bool = False
     device: str = "auto"
@@ -119,6 +122,7 @@ def plan_study(request: StudyRequest, progress: Progress | None = None) -> Study
         primary=request.primary,
         reference=request.reference,
         probes=request.probes,
+        looks=request.looks,
         workload=workload,
     )
     for arm in arms:  # an impossible budget or schedule is found before anything runs
@@ -169,6 +173,7 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
             ("mix", request.mix or None),
             ("reference", request.reference),
             ("probe", request.probes or None),
+            ("looks", request.looks if request.looks > 1 else None),
         ):
             if given is not None:
                 raise InputError(f"{name} belongs to a text, and the task {request.task} is named; give one of the two")
@@ -187,6 +192,7 @@ def _design(request: StudyRequest, device: str, task: Task | None) -> Preset:
             raise InputError(f"{name}: {value!r} given; a whole number of at least 1")
     design = replace(design, **changes)
     check_probes(request.probes, design.batch_size, design.seeds)
+    check_looks(request.looks, design.seeds)
     return design
 
 

@@ -145,6 +145,7 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
         margin=study.margin,
         comparisons=len([one for one in study.variants if one.label in arms]),
         primary=study.primary,
+        alpha=study.alpha,
     )
     documents = DocumentLosses.of(
         np.stack([variant.documents[i]["nats"] for i, _ in pairs]),
@@ -168,8 +169,8 @@ def _compare(files: Files, arms: Mapping[str, Any], arm: Arm) -> dict[str, Any]:
         float(baseline.documents[0]["bytes"].sum()),
         _throughput(files, arm.label),
     )
-    if count < study.design.seeds:
-        entry["notes"] = [*entry["notes"], f"{count} of {study.design.seeds} seeds finished in both arms"]
+    if count < study.seeds_at_look:
+        entry["notes"] = [*entry["notes"], f"{count} of {study.seeds_at_look} seeds finished in both arms"]
     return entry
 
 
@@ -256,9 +257,9 @@ def _power(study: Study, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _visible(study: Study, sigma: float, slope: float, comparisons: int) -> dict[str, Any]:
     """The smallest difference, and the speedup that it stands for, seen with a power of 0.8."""
-    if study.design.seeds < 2:
+    if study.seeds_at_look < 2:
         return {"sigma": sigma, "slope": slope, "detectable_delta": None, "detectable_speedup": None}
-    delta = detectable(study.design.seeds, alpha=0.05 / comparisons) * sigma
+    delta = detectable(study.seeds_at_look, alpha=study.alpha / comparisons) * sigma
     speedup = detectable_speedup(delta, slope) if slope > 0 else None
     return {"sigma": sigma, "slope": slope, "detectable_delta": delta, "detectable_speedup": speedup}
 

@@ -4,13 +4,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import windtunnel.parts  # noqa: F401 - defines the kinds that files may hold
 from windtunnel.checkpoint import read_json, write_json
 from windtunnel.comparison.arms import Arm
+from windtunnel.comparison.looks import SHARES, look_of, seeds_at
 from windtunnel.comparison.matching import Match
 from windtunnel.comparison.presets import Preset
 from windtunnel.comparison.probes import PROBES, Probe, probe_folder
@@ -39,6 +40,8 @@ class Study:
 
     reference: nats a token at D that the baseline has to reach, or every verdict is preliminary.
     probes: names of `PROBES` that are asked.
+    looks: how often the seeds may be looked at, and doubled where a verdict is open. look: at which of them the study
+    is; it alone is not part of the question.
     ablation: which parts of a recipe the arms have, and in which order; empty where arms are recipes.
     """
 
@@ -55,6 +58,8 @@ class Study:
     workload: Workload
     reference: float | None = None
     probes: tuple[str, ...] = ()
+    looks: int = 1
+    look: int = 1
     mixture: Mix = ()
     ablation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,7 +77,17 @@ class Study:
 
     def seeds(self, arm: Arm) -> list[int]:
         """Reported seeds of an arm; tuning uses seed 0, which is never among them."""
-        return [arm.seed_offset + seed for seed in range(1, self.design.seeds + 1)]
+        return [arm.seed_offset + seed for seed in range(1, self.seeds_at_look + 1)]
+
+    @property
+    def seeds_at_look(self) -> int:
+        """How many seeds an arm has at this look."""
+        return seeds_at(self.design.seeds, self.look)
+
+    @property
+    def alpha(self) -> float:
+        """The chance of a false verdict that this look may take."""
+        return SHARES[self.looks][self.look - 1]
 
     def rule(self, arm: Arm, initial_loss: float) -> TuningRule:
         """The learning-rate sweep of an arm."""
@@ -155,6 +170,7 @@ class Study:
             "arms": [_arm_json(arm) for arm in self.arms],
             **({} if self.reference is None else {"reference": self.reference}),
             **({"probes": list(self.probes)} if self.probes else {}),
+            **({"looks": self.looks} if self.looks > 1 else {}),
             **({"mixture": {share.set: share.weight for share in self.mixture}} if self.mixture else {}),
             **({"ablation": dict(self.ablation)} if self.ablation else {}),
         }
@@ -253,7 +269,7 @@ def load_study(folder: Path, packages: tuple[str, ...] = ()) -> tuple[Study, dic
         raise InputError(f"{path}: damaged or from another version ({type(error).__name__}: {error})") from error
     if study.id != record["study"]:
         raise InputError(f"{path}: the question does not have the registered hash {record['study']}; it was changed")
-    return study, record
+    return replace(study, look=min(look_of(folder), study.looks)), record
 
 
 def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
@@ -277,6 +293,7 @@ def study_from(record: dict[str, Any], packages: tuple[str, ...]) -> Study:
         primary=question["primary"],
         reference=question.get("reference"),
         probes=tuple(question.get("probes", ())),
+        looks=question.get("looks", 1),
         workload=open_workload(record.get("workload") or {"folder": record["dataset_folder"]}),
         mixture=tuple(Share(set=name, weight=weight) for name, weight in question.get("mixture", {}).items()),
         ablation=question.get("ablation", {}),

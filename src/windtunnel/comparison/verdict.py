@@ -124,8 +124,8 @@ def grade(evidence: Evidence) -> str:
     return "A" if evidence.datasets >= 2 and evidence.ablated and evidence.second_implementation else "B"
 
 
-def seeds_needed(estimate: Interval, seeds: int, margin: float, comparisons: int = 1) -> int | None:
-    """Seeds that would see the observed ln S, or the margin if that is larger, with 80 % power.
+def seeds_needed(estimate: Interval, seeds: int, margin: float, alpha: float = 0.05) -> int | None:
+    """Seeds that would see the observed ln S, or the margin if that is larger, at `alpha` with 80 % power.
 
     estimate: the 95 % interval of ln S from `seeds` paired seeds. None if there is no spread or the number is absurd.
     """
@@ -134,7 +134,7 @@ def seeds_needed(estimate: Interval, seeds: int, margin: float, comparisons: int
     deviation = (estimate.value - estimate.low) / t_quantile(0.95, seeds - 1) * math.sqrt(seeds)
     if not deviation > 0:
         return None
-    return required_seeds(max(abs(estimate.value), margin) / deviation, alpha=0.05 / comparisons)
+    return required_seeds(max(abs(estimate.value), margin) / deviation, alpha=alpha)
 
 
 def would_change(word: str, evidence: Evidence, needed: int | None) -> list[str]:
