@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from windtunnel.errors import InputError
-from windtunnel.execution import Execution, measured_peak
+from windtunnel.execution import Execution, host_memory, measured_peak
 from windtunnel.spec import from_json
 
 
@@ -57,3 +57,11 @@ def test_peak_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert measured_peak(resolved, tmp_path) == peak
     (tmp_path / "peaks.json").write_text("{")
     assert measured_peak(resolved, tmp_path) > 1e8
+
+
+@pytest.mark.parametrize(("text", "bound"), [("1073741824\n", 2.0**30), ("max\n", None), ("", None), ("0", None)])
+def test_a_container_is_taken_at_its_limit(tmp_path, text, bound):
+    whole = host_memory(())
+    (tmp_path / "memory.max").write_text(text)
+    assert whole is not None
+    assert host_memory((tmp_path / "memory.max", tmp_path / "none")) == (bound or whole)

@@ -19,6 +19,9 @@ from windtunnel.errors import InputError
 from windtunnel.kernels.memory import tune_allocator
 from windtunnel.spec import Spec
 
+# Of control groups, version 2 and 1; a number of bytes, or "max".
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
 
 class Execution(Spec):
     """Settings that may change a result by rounding only.
@@ -162,6 +165,18 @@ def hardware_name(device: torch.device) -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def host_memory(limits: tuple[Path, ...] = _MEMORY_LIMITS) -> float | None:
+    """Bytes that the processes of this machine may hold: its own, or fewer where a container is given fewer; None
+    where that is not known."""
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    allowed = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    for path in limits:
+        text = path.read_text().strip() if path.is_file() else ""
+        allowed += [float(text)] if text.isdecimal() and int(text) > 0 else []
+    return min(allowed)
 
 
 def _find_device(name: str) -> torch.device:

@@ -57,7 +57,7 @@ def saved(model: Any, place: Path, begins: str | None) -> None:
         template = tokenizers.processors.TemplateProcessing(single=f"{begins} $A", special_tokens=[(begins, 400)])
         made.post_processor = template
     made.save(str(place / "tokenizer.json"))
-    names = {"eos_token": "<|endoftext|>", "bos_token": begins or "<|endoftext|>"}
+    names = {"eos_token": "<|endoftext|>", "bos_token": begins or "<|endoftext|>", "model_max_length": CONTEXT}
     (place / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}))
 
 
@@ -219,6 +219,9 @@ def test_rotary_positions_are_extended_and_given_out(runs: Path, command: Comman
     assert command("export", out, "--out", runs / "llama-yarn-hf").code == 0
     theirs = AutoModelForCausalLM.from_pretrained(runs / "llama-yarn-hf").eval()
     assert theirs.config.rope_parameters["rope_type"] == "yarn"
+    places = (runs / "llama-yarn-hf", runs / "theirs" / "llama")
+    settings, given = (json.loads((place / "tokenizer_config.json").read_text()) for place in places)
+    assert settings == {**given, "model_max_length": 2 * CONTEXT}
     tokens = torch.randint(400, (1, 2 * CONTEXT))
     with torch.no_grad():
         near(wt.load(out).model(tokens).logits, theirs(tokens).logits)

@@ -18,13 +18,14 @@ from windtunnel.data.tokenizers.given import JSON_FILE, PIECES_FILE, byte_level_
 from windtunnel.data.tokenizers.trained import END_OF_TEXT, SPACE_MARK
 from windtunnel.errors import InputError
 
+_SETTINGS = "tokenizer_config.json"
 _FILES = (JSON_FILE, PIECES_FILE, "vocab.json", "merges.txt")
 # What a run keeps of the folder that it came from, to give it back as it was.
 KEPT = (
     *_FILES,
     "config.json",
     "generation_config.json",
-    "tokenizer_config.json",
+    _SETTINGS,
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
@@ -66,6 +67,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, 
         if path.name != "config.json":
             shutil.copyfile(path, folder / path.name)
     if any((originals / name).is_file() for name in _FILES):
+        _lengthen(folder / _SETTINGS, originals / "config.json", context)
         return tokenizer is not None
     found = as_json(tokenizer) if tokenizer is not None else None
     if found is None:
@@ -79,8 +81,17 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, originals: Path, 
         "clean_up_tokenization_spaces": False,
         "model_max_length": context,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     return True
+
+
+def _lengthen(path: Path, config: Path, context: int) -> None:
+    """Let the given-back settings of a tokenizer allow the longer texts of a run that was extended after its import."""
+    settings = read_json(path) if path.is_file() else {}
+    imported = read_json(config) if config.is_file() else {}
+    positions = [imported[name] for name in ("max_position_embeddings", "n_positions") if name in imported]
+    if positions and context > positions[0] and settings.get("model_max_length", context) < context:
+        path.write_text(json.dumps({**settings, "model_max_length": context}, indent=2, ensure_ascii=False) + "\n")
 
 
 def as_json(tokenizer: Tokenizer) -> tuple[str, str, str] | None:

@@ -1,7 +1,7 @@
 """Hardware as published: a small table, a file to change it by, and the machine that this runs on, measured."""
 
 import json
-import os
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -180,7 +180,7 @@ def this_machine(cache: Path | None = None) -> Hardware:
     """The CPU that this runs on, with all of torch's threads: the fastest matrix product and copy that it showed."""
     import torch
 
-    from windtunnel.execution import Execution, hardware_name, measured_peak
+    from windtunnel.execution import Execution, hardware_name, host_memory, measured_peak
 
     resolved = Execution(device="cpu", dtype="float32").resolve()
     threads = f"{hardware_name(torch.device('cpu'))}, {resolved.threads} threads"
@@ -189,7 +189,7 @@ def this_machine(cache: Path | None = None) -> Hardware:
     return Hardware(
         name="cpu",
         peaks={"float32": measured_peak(resolved, cache)},
-        memory=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        memory=host_memory() or math.inf,
         bandwidth=_copied_per_second(),
         island=1,
         link=1.25e9,

@@ -8,7 +8,7 @@ from windtunnel.distributed import experts, sequence
 from windtunnel.distributed.team import Team
 from windtunnel.distributed.tensor import cut
 from windtunnel.errors import InputError
-from windtunnel.execution import Execution
+from windtunnel.execution import Execution, host_memory
 from windtunnel.ledger.memory import Memory
 from windtunnel.mlps.routers import RouterLayer
 from windtunnel.root import Model
@@ -62,10 +62,8 @@ def _memory_of(device: torch.device) -> float | None:
     """Bytes for one process: a GPU's, or its share of the host's; None where that is not known."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    if device.type != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return host / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    host = host_memory() if device.type == "cpu" else None
+    return None if host is None else host / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _check_batches(settings: TrainingSettings, team: Team) -> None:
