@@ -11,6 +11,7 @@ import pytest
 from tests.commands import check_options
 from windtunnel.claims import CLAIMS, Claim, Evidence, Figure, Filed, document, judge, judged, page, read_filed
 from windtunnel.claims.benches import utilisation
+from windtunnel.claims.ladders import saving
 from windtunnel.claims.studies import speedup
 from windtunnel.errors import InputError
 from windtunnel.planning.published import cases
@@ -29,6 +30,21 @@ def claim(figure, **changes):
 def ours(low, high, **changes):
     base = Evidence(value=(low + high) / 2, low=low, high=high, shown="", setting="")
     return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize("beside_results", [False, True])
+def test_a_saving_is_read_from_fits_alone_or_beside_a_ladders_results(beside_results):
+    at = {"value": 1.4, "ci95": [1.2, 1.6], "compute": 6.7e12}
+    arm = {"runs": {"parameters": [20_000, 900_000]}}
+    fits = {"baseline": "llama", "multipliers": {"ngpt": {"at": {"largest": at}, "reasons": ["one seed"]}}}
+    fits["arms"] = {"llama": arm, "ngpt": arm}
+    filed = Filed("ladder.json", {"ladder": "x", "baseline": "llama", "fits": fits} if beside_results else fits)
+    (found,) = saving("ngpt", "llama")(filed)
+    assert (found.value, found.low, found.high, found.doubts) == (1.4, 1.2, 1.6, ("one seed",))
+    assert "at 6.7e+12 FLOPs" in found.setting
+    assert not list(saving("ngpt", "palm")(filed))
+    assert not list(saving("hawk", "llama")(filed))
+    assert not list(saving("ngpt", "llama")(Filed("ladder.json", {"ladder": "x", "baseline": "llama", "arms": {}})))
 
 
 def test_the_page_is_what_the_command_writes():

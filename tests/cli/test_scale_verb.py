@@ -5,6 +5,8 @@ import re
 import pytest
 
 from tests.comparison.simulated_pool import SimulatedPool
+from windtunnel.claims import Filed
+from windtunnel.claims.ladders import held_out_error, saving
 from windtunnel.cli import ladders
 from windtunnel.comparison.ladders import bill
 from windtunnel.comparison.ladders.engine import run_folder
@@ -45,6 +47,12 @@ def test_a_ladder_from_question_to_page(scale, pool, command, tmp_path):
     assert fits["multipliers"]["ngpt"]["at"]["largest"]["value"] == pytest.approx(1.4, rel=0.05)
     again = command("report", tmp_path / "ladder", "--json")
     assert again.json["fits"]["arms"] == fits["arms"]
+    filed = Filed("ladder.json", again.json)
+    (saved,) = saving("ngpt", "llama")(filed)
+    assert saved.value == pytest.approx(1.4, rel=0.05)
+    assert saved.low < 1.4 < saved.high
+    (error,) = held_out_error("llama")(filed)
+    assert error.value < 0.02
     assert (tmp_path / "ladder" / "report.html").read_text() == page
     before = len(pool.names)
     assert scale("--budgets", "1e11:1.6e12", "--json").json["ladder"] == again.json["ladder"]

@@ -22,6 +22,13 @@ class Filed:
         return "comparisons" in self.content and "arms" in self.content
 
     @property
+    def fits(self) -> Mapping[str, Any]:
+        """What `windtunnel fit --json` wrote, or `scale` and `report` with `--json` beside a ladder's results; else
+        nothing."""
+        found = self.content if "multipliers" in self.content else self.content.get("fits", {})
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def benchmark(self) -> str:
         """Which benchmark wrote it; empty for anything else."""
         return str(self.content.get("benchmark", ""))

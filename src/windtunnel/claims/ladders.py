@@ -14,9 +14,9 @@ def saving(variant: str, baseline: str) -> Reader:
     """Reads how many times less compute an arm needs for the baseline's loss, at the largest compute of both."""
 
     def read(filed: Filed) -> Iterator[Evidence]:
-        if filed.content.get("baseline") != baseline or variant not in filed.content.get("multipliers", {}):
+        if filed.fits.get("baseline") != baseline or variant not in filed.fits["multipliers"]:
             return
-        found = filed.content["multipliers"][variant]
+        found = filed.fits["multipliers"][variant]
         at = found["at"]["largest"]
         low, high = at["ci95"]
         yield Evidence(
@@ -24,7 +24,7 @@ def saving(variant: str, baseline: str) -> Reader:
             low=low,
             high=high,
             shown=f"{fixed(at['value'])} [{fixed(low)}, {fixed(high)}]",
-            setting=_setting(filed.content["arms"][variant], f"at {at['compute']:.2g} FLOPs"),
+            setting=_setting(filed.fits["arms"][variant], f"at {at['compute']:.2g} FLOPs"),
             doubts=tuple(found["reasons"]),
         )
 
@@ -35,9 +35,10 @@ def held_out_error(arm: str) -> Reader:
     """Reads how far off the power law L(C) of an arm is where it predicts the largest budget without having seen it."""
 
     def read(filed: Filed) -> Iterator[Evidence]:
-        if "multipliers" not in filed.content or arm not in filed.content["arms"]:
+        fits = filed.fits.get("arms", {})
+        if arm not in fits:
             return
-        law = filed.content["arms"][arm]["loss_of_compute"]
+        law = fits[arm]["loss_of_compute"]
         error = abs(law["held_out"]["error"])
         low, high = law["gamma"]["ci95"]
         yield Evidence(
@@ -45,7 +46,7 @@ def held_out_error(arm: str) -> Reader:
             low=error,
             high=error if law["claim"] else math.inf,
             shown=f"{100 * error:.2f} % of the loss; exponent {law['gamma']['value']:.2f} [{low:.2f}, {high:.2f}]",
-            setting=_setting(filed.content["arms"][arm], f"over {filed.content['arms'][arm]['span']:.3g}x of compute"),
+            setting=_setting(fits[arm], f"over {fits[arm]['span']:.3g}x of compute"),
             doubts=tuple(law["reasons"]),
         )
 

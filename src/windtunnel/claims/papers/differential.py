@@ -46,7 +46,7 @@ CLAIMS = (
         quantity="times less compute for the baseline's loss",
         figure=Figure(text="1.61x (62.2 %) to 1.68x (59.5 %) in parameters", low=1.61, high=1.68, nothing=1.0),
         read=saving("diff_transformer", "llama"),
-        command="windtunnel fit studies/ladder-* --baseline llama --json",
+        command="windtunnel scale llama diff_transformer --preset small --out studies/ladder --json",
     ),
     _needles(4, 0.84, 0.62),
     _needles(6, 0.85, 0.55),

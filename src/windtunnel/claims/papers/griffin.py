@@ -125,7 +125,7 @@ CLAIMS = (
         quantity="error of the law in a budget that it has not seen, as a share of the loss",
         figure=Figure(text="a straight line", low=0.0, high=0.02),
         read=held_out_error("griffin"),
-        command="windtunnel fit studies/ladder-* --baseline llama --json",
+        command="windtunnel scale llama griffin --preset small --out studies/ladder --json",
     ),
     _faster("griffin"),
     _faster("hawk"),
