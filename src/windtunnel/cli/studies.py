@@ -101,8 +101,8 @@ def _plan_table(study: Study, bill: Bill) -> Any:
         sizes = [f"{arm.matching.n_body:,}", f"{100 * arm.matching.gap:+.2f} %"]
         rate = f"{study.rule(arm, 1.0).centre:.3g}"
         rows.append([arm.label, *parts, turned, *sizes, rate, f"{bill.tokens[arm.label]:,}"])
-    parts = [f"parts of {study.ablation['recipe']}"] if study.ablation else []
-    columns = ["arm", *parts, "matched by", "active body", "gap", "rates around", "tokens"]
+    named = [f"parts of {study.ablation['recipe']}"] if study.ablation else []
+    columns = ["arm", *named, "matched by", "active body", "gap", "rates around", "tokens"]
     return table(columns, rows, numeric=tuple(range(len(columns) - 4, len(columns))))
 
 
