@@ -16,6 +16,8 @@ from windtunnel.comparison.ablation.steps import conversion, removals
 from windtunnel.comparison.engine import run_study
 from windtunnel.comparison.presets import preset
 from windtunnel.comparison.report import render_report
+from windtunnel.comparison.report.ablation import ablation_section
+from windtunnel.comparison.report.reading import read
 from windtunnel.comparison.request import StudyRequest, plan_study
 from windtunnel.comparison.results import assemble
 from windtunnel.errors import InputError
@@ -23,6 +25,7 @@ from windtunnel.ledger import n_body_active
 from windtunnel.mixers import Attention, NormalizedAttention
 from windtunnel.recipes.ngpt import conversion as ngpts_conversion
 from windtunnel.recipes.sizing import Training
+from windtunnel.report import Prose
 
 SIZES: dict[str, Any] = {"layers": 2, "width": 32, "context": 24, "vocab": 41}
 QUICK = preset("quick", "cpu")
@@ -247,6 +250,30 @@ def test_a_step_without_runs_is_left_out() -> None:
     found = effects(record, LOSSES, untuned=["whole", "without-c"])["effects"]
     assert [one["label"] for one in found] == ["without-a"]
     assert found[0]["untuned"] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "untuned", "said", "unsaid"),
+    [
+        (4, [], ["a help beyond doubt"], ["no claim", "preliminary", "seeds"]),
+        (4, ["whole"], ["No part's effect", "interval of a lies beside 0", "on whole is preliminary"], ["seeds"]),
+        (2, [], ["No part's effect", "A claim needs 3 seeds"], ["preliminary"]),
+    ],
+)
+def test_a_page_says_why_an_interval_beside_zero_claims_nothing(
+    seeds: int, untuned: list[str], said: list[str], unsaid: list[str]
+) -> None:
+    steps = [{"label": f"without-{name}", "parts": [name], "note": ""} for name in "ab"]
+    record = {"recipe": "whole", "against": "base", "mode": "remove", "steps": steps, "remarks": []}
+    record["parts"] = [{"name": name, "before": 0, "after": 1} for name in "ab"]
+    losses = {arm: dict(list(own.items())[:seeds]) for arm, own in LOSSES.items()}
+    section = ablation_section(read({"ablation": effects(record, losses, untuned)}))
+    assert section is not None
+    first = section.parts[0]
+    assert isinstance(first, Prose)
+    text = str(first.paragraphs[0])
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
 
 
 def test_a_whole_ablation_small(tmp_path: Any) -> None:

@@ -37,31 +37,47 @@ def _lead(found: Mapping[str, Any]) -> str:
 
 
 def _summary(found: Mapping[str, Any], effects: list[Mapping[str, Any]]) -> str:
-    helps, harms = ([one for one in effects if sign * _sure(one) > 0] for sign in (-1, 1))
-    words = [f"{_named(some)} {verb} beyond doubt." for some, verb in ((helps, "help"), (harms, "harm")) if some]
-    if not words:
-        words = ["No part's effect is known to be other than 0."]
-    untuned = sorted({str(label) for one in effects for label in items(one.get("untuned"))})
-    if untuned:
-        words.append(f"What rests on {', '.join(untuned)} is preliminary: its best rate is at the edge of those tried.")
+    words = [*_findings(effects), *_doubts(effects)]
     total = mapping(found.get("total"))
     if total:
-        words.append(
-            f"All parts together change the loss by {figures.signed(total.get('delta'))} nats "
-            f"{figures.interval(*_pair(total, 'ci95'))}"
-            + (
-                f"; single effects add up to {figures.signed(sum(one['delta'] for one in effects))}."
-                if found.get("mode") != "path"
-                else "."
-            )
-        )
+        change, ends = figures.signed(total.get("delta")), figures.interval(*_pair(total, "ci95"))
+        words.append(f"All parts together change the loss by {change} nats {ends}.")
+        if found.get("mode") != "path":
+            words.append(f"Single effects add up to {figures.signed(sum(one['delta'] for one in effects))}.")
     return " ".join(words)
 
 
+def _findings(effects: list[Mapping[str, Any]]) -> list[str]:
+    helps, harms = ([one for one in effects if sign * _sure(one) > 0] for sign in (-1, 1))
+    words = [f"{_named(some)} {verb} beyond doubt." for some, verb in ((helps, "help"), (harms, "harm")) if some]
+    return words or ["No part's effect is known to be other than 0."]
+
+
+def _doubts(effects: list[Mapping[str, Any]]) -> list[str]:
+    """What an interval shows and cannot claim, and why."""
+    words = []
+    weak = [one for one in effects if _side(one) and not _sure(one)]
+    if weak:
+        words.append(f"The whole interval of {_named(weak)} lies beside 0, but carries no claim yet.")
+    untuned = sorted({str(label) for one in effects for label in items(one.get("untuned"))})
+    if untuned:
+        words.append(f"What rests on {', '.join(untuned)} is preliminary: its best rate is at the edge of those tried.")
+    if any(not _enough(one) for one in effects):
+        words.append(f"A claim needs {_FEWEST} seeds.")
+    return words
+
+
 def _sure(one: Mapping[str, Any]) -> int:
-    """-1 or 1 where the whole simultaneous interval is on one side of 0, of three seeds and tuned arms; else 0."""
-    if (figures.number_or_none(one.get("n")) or 0) < _FEWEST or items(one.get("untuned")):
-        return 0
+    """The side of 0 on which an effect is, of three seeds and tuned arms; else 0."""
+    return _side(one) if _enough(one) and not items(one.get("untuned")) else 0
+
+
+def _enough(one: Mapping[str, Any]) -> bool:
+    return (figures.number_or_none(one.get("n")) or 0) >= _FEWEST
+
+
+def _side(one: Mapping[str, Any]) -> int:
+    """-1 or 1 where the whole simultaneous interval is on one side of 0; else 0."""
     low, high = _pair(one, "ci95_simultaneous")
     return -1 if high is not None and high < 0 else 1 if low is not None and low > 0 else 0
 
