@@ -114,7 +114,7 @@ def _trials(name: str, arm: Mapping[str, Any], k: int) -> Chart:
         key=f"trials-{k}",
         title=f"{name}: trials",
         description=f"Excess loss by learning rate in {len(sweeps)} sweeps of {name}",
-        x=Axis(title="learning rate (log scale)", log=True, form=lambda value: f"{value:.1g}"),
+        x=Axis(title="learning rate (log scale)", log=True, form=figures.rate),
         y=Axis(title="loss over the sweep's best (nats)", form=figures.fixed),
         series=series,
     )

@@ -181,7 +181,7 @@ def _sentence(document: Mapping[str, Any], name: str) -> str:
     word, _ = _word(one)
     low, high = (_ratio(one["at"][end]) for end in ("smallest", "largest"))
     ratios = f"{low} at {small} FLOPs and {high} at {large}" if one["separate_exponents"] else high
-    return f"{name}, {word}: for equal loss the baseline needs {ratios}, of the compute of {name}."
+    return f"{name}, {word}: {document['baseline']} spends {ratios} for the same loss."
 
 
 def _multiplier_chart(document: Mapping[str, Any]) -> Chart:
