@@ -10,7 +10,7 @@ from windtunnel.comparison.scaling import fit_arms, read_sources
 from windtunnel.comparison.scaling.marks import flops
 from windtunnel.comparison.scaling.page import render
 from windtunnel.comparison.scaling.pareto import Point, frontier
-from windtunnel.report import Axis, Chart, Facts, Section, Series, Table, colour, figures, marker, write_page
+from windtunnel.report import Axis, Chart, Facts, Items, Section, Series, Table, colour, figures, marker, write_page
 
 _SEED = 1
 
@@ -38,7 +38,7 @@ def fitted(results: Mapping[str, Any], folder: Path, say: Callable[[str], None] 
 
 def write_report(results: Mapping[str, Any], document: Mapping[str, Any], path: Path) -> Path:
     """Write the page."""
-    return write_page(path, render(document, [_rungs(results), _rates(results), _made(results)]))
+    return write_page(path, render(document, [_rungs(results), _rates(results), _caveats(results), _made(results)]))
 
 
 def _by_rung(arm: Mapping[str, Any]) -> dict[tuple[int, int], list[float]]:
@@ -133,6 +133,28 @@ def _sweep(sweep: Mapping[str, Any], arm: Mapping[str, Any], index: int, check: 
         line="dashed" if check else "solid",
         tips=[f"{trial['lr']:.2g}\n{figures.fixed(trial['loss'])} nats" for trial in shown],
     )
+
+
+def _caveats(results: Mapping[str, Any]) -> Section:
+    """What a reader must not conclude."""
+    settings, arms = results["settings"], results["arms"]
+    bodies = [figures.counted(size["n_body"]) for size in arms[results["baseline"]]["sizes"]]
+    longest = max(run["tokens"] for arm in arms.values() for run in arm["runs"])
+    sentences = [
+        f"Bodies of {bodies[0]} to {bodies[-1]} parameters on one corpus: gains of small models often fade in larger "
+        "ones, and no curve here is drawn beyond 4x the largest compute.",
+        f"The longest run reads its text {longest / results['data']['train_tokens']:.1f} times.",
+        f"Losses are at a context of {settings['context']} tokens; nothing here tells about longer ones.",
+        f"Every run takes {settings['batch_size']} sequences a step; another batch may suit another arm better.",
+        "Compute is counted by the ledger; how long an arm takes for it is for `windtunnel compare` to say.",
+    ]
+    variants = sorted({arm["recipe"] for arm in arms.values()} - {arms[results["baseline"]]["recipe"]})
+    if variants:
+        sentences.append(
+            "An arm is compared whole, with all that it brings besides its idea. What each part is worth: "
+            f"{', '.join(f'`windtunnel ablate {name}`' for name in variants)}."
+        )
+    return Section(key="caveats", title="Caveats", parts=[Items(items=sentences)])
 
 
 def _made(results: Mapping[str, Any]) -> Section:
