@@ -145,7 +145,18 @@ def test_default_is_the_source_of_the_standard_library() -> None:
     assert {"argparse.py", "json/decoder.py", "unittest/case.py"} <= names
     assert not any("test" in name.split("/")[:-1] or "site-packages" in name for name in names)
     assert all((root / d.name).read_bytes().decode() == d.text for d in corpus.documents[::50])
-    assert corpus.fingerprint == read_corpus().fingerprint
+    assert corpus.fingerprint == read_corpus().fingerprint == read_corpus("stdlib").fingerprint
+
+
+def test_the_standard_library_is_a_set_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my.txt").write_text("mine\n")
+    corpus = read_corpus(["code=stdlib", f"english={tmp_path / 'my.txt'}"])
+    assert corpus.name == "code+english"
+    by_set = Counter(document.set for document in corpus.documents)
+    assert by_set["english"] == 1 < by_set["code"]
+    monkeypatch.chdir(tmp_path)
+    Path("stdlib").write_text("a file of this name\n" * 20)  # what is there goes first
+    assert {document.text for document in read_corpus("stdlib").documents} == {"a file of this name\n"}
 
 
 def make_corpus(texts: list[str]) -> Corpus:

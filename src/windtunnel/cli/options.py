@@ -44,8 +44,8 @@ Data = Annotated[
         "--data",
         metavar="[NAME=]PATH",
         help="A text, a folder, JSON lines (.jsonl, .gz, .zst), Parquet, a dataset saved to disk, or hf:NAME of the "
-        "Hugging Face hub; repeats. NAME= makes it one set. 'digits': pictures of 8 x 8. Without it: the source text "
-        "of Python's standard library.",
+        "Hugging Face hub; repeats. NAME= makes it one set. 'digits': pictures of 8 x 8. 'stdlib', also without it: "
+        "the source text of Python's standard library.",
     ),
 ]
 Task = Annotated[

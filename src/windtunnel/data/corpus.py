@@ -1,12 +1,6 @@
-"""Corpora: documents in a fixed order with a fingerprint. A large one is never held in memory, but read in a stream.
-
-Without paths the corpus is the source text of the standard library of the Python that runs, one document a file. It
-changes with the Python version, so its fingerprint is kept with every result.
-"""
+"""Corpora: documents in a fixed order with a fingerprint. A large one is never held in memory, but read in a stream."""
 
 import hashlib
-import platform
-import sysconfig
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +13,7 @@ import numpy.typing as npt
 
 from windtunnel.data.cutting import cut
 from windtunnel.data.documents import DOCUMENT_BYTES, SET_FIELD, Document, Fields
-from windtunnel.data.sources import Documents, Source, parse_source
+from windtunnel.data.sources import STANDARD_LIBRARY, Documents, Source, parse_source
 from windtunnel.errors import InputError
 
 __all__ = ["Corpus", "Document", "Survey", "read_corpus"]
@@ -28,8 +22,6 @@ FEWEST_DOCUMENTS = 10
 HELD_BYTES = 1 << 25
 MOST_SETS = 256
 _DIGEST_BYTES = 16
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-_BUILD_PREFIXES = ("config-", "_sysconfigdata")  # written by the build: they name its machine
 
 Digests: TypeAlias = npt.NDArray[np.uint64]
 
@@ -84,7 +76,7 @@ class Corpus:
 def read_corpus(
     paths: Sequence[Path | str] | Path | str | None = None, text_field: str = "text", set_field: str = SET_FIELD
 ) -> Corpus:
-    """Read text files, folders, JSON lines, Parquet or datasets; without paths, the standard library's source.
+    """Read text files, folders, JSON lines, Parquet or datasets; without paths, "stdlib", Python's own source text.
 
     `NAME=PATH` makes all that is in the path one set of that name; otherwise a record's `set_field` names its set.
     "digits" alone, where no such file exists, is scikit-learn's pictures (`windtunnel.data.pictures`).
@@ -93,9 +85,7 @@ def read_corpus(
     corpus is small). Over 32 MB of text are left where they are and read in a stream. Raises InputError for what is
     missing, empty, binary, undecodable or without its text field; in a large corpus perhaps only while it is read.
     """
-    if not paths:
-        return _standard_library()
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    given = [paths] if isinstance(paths, str | Path) else list(paths or [STANDARD_LIBRARY])
     if [str(path) for path in given] == ["digits"] and not Path("digits").exists():
         from windtunnel.data.pictures import digits
 
@@ -195,34 +185,3 @@ def _survey(documents: Iterable[Document]) -> Survey:
 
 def _digests(data: bytearray) -> Digests:
     return np.frombuffer(bytes(data), dtype=">u8").astype(np.uint64).reshape(-1, 2)
-
-
-def _standard_library() -> Corpus:
-    root = Path(sysconfig.get_path("stdlib"))
-    documents = []
-    for path in _source_files(root):
-        documents += _source_file(path, path.relative_to(root).as_posix())
-    if not documents:
-        raise InputError(f"this Python has no standard library source in {root}; name a text with --data")
-    version = platform.python_version()
-    source = f"source text of the standard library of Python {version}: {len(documents)} files"
-    return Corpus(f"python-{version}-stdlib", source, documents)
-
-
-def _source_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name in _LEFT_OUT or path.name.startswith(_BUILD_PREFIXES):
-            continue
-        if path.is_dir():
-            yield from _source_files(path)
-        elif path.suffix == ".py":
-            yield path
-
-
-def _source_file(path: Path, name: str) -> list[Document]:
-    """One document, or none for an empty file and for the few that are kept in another encoding."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (UnicodeDecodeError, OSError):
-        return []
-    return [Document(name, text)] if text else []
