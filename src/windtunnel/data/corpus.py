@@ -102,7 +102,8 @@ def read_corpus(
 
 
 def _assemble(sources: list[Source], stream: Documents, notes: list[str]) -> Corpus:
-    name, shown = "+".join(source.set or source.name for source in sources), ", ".join(s.shown for s in sources)
+    name = "+".join(dict.fromkeys(source.set or source.name for source in sources))
+    shown = ", ".join(source.shown for source in sources)
     documents, several = _held(stream)
     if documents is not None:
         if not any(not document.text.isspace() for document in documents):
