@@ -157,6 +157,7 @@ def test_the_standard_library_is_a_set_beside_others(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("stdlib").write_text("a file of this name\n" * 20)  # what is there goes first
     assert {document.text for document in read_corpus("stdlib").documents} == {"a file of this name\n"}
+    assert len(list(read_corpus().documents)) == by_set["code"]  # but not where no data is named
 
 
 def make_corpus(texts: list[str]) -> Corpus:

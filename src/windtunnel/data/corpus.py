@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from windtunnel.data.cutting import cut
 from windtunnel.data.documents import DOCUMENT_BYTES, SET_FIELD, Document, Fields
-from windtunnel.data.sources import STANDARD_LIBRARY, Documents, Source, parse_source
+from windtunnel.data.sources import Documents, Source, parse_source, standard_library
 from windtunnel.errors import InputError
 
 __all__ = ["Corpus", "Document", "Survey", "read_corpus"]
@@ -85,12 +85,13 @@ def read_corpus(
     corpus is small). Over 32 MB of text are left where they are and read in a stream. Raises InputError for what is
     missing, empty, binary, undecodable or without its text field; in a large corpus perhaps only while it is read.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths or [STANDARD_LIBRARY])
+    given = [paths] if isinstance(paths, str | Path) else list(paths or [])
     if [str(path) for path in given] == ["digits"] and not Path("digits").exists():
         from windtunnel.data.pictures import digits
 
         return digits()
-    sources = [parse_source(path, Fields(text_field, set_field)) for path in given]
+    fields = Fields(text_field, set_field)
+    sources: list[Source] = [parse_source(path, fields) for path in given] or [standard_library()]
     parts: list[tuple[Source, Path]] = []
     skipped = 0
     for source in sources:

@@ -86,10 +86,15 @@ def parse_source(given: Path | str, fields: Fields) -> Source:
         return Source(hub.fetch(text, fields), text, str(given), Fields(), label)
     path = Path(text)
     if text == STANDARD_LIBRARY and not path.exists():
-        version = platform.python_version()
-        shown = f"source text of the standard library of Python {version}"
-        return StandardLibrary(Path(sysconfig.get_path("stdlib")), f"python-{version}-stdlib", shown, fields, label)
+        return standard_library(label)
     return Source(path, path.name or text, str(given), fields, label)
+
+
+def standard_library(label: str | None = None) -> StandardLibrary:
+    """Python's own source; label: the set that all of it belongs to."""
+    version = platform.python_version()
+    shown = f"source text of the standard library of Python {version}"
+    return StandardLibrary(Path(sysconfig.get_path("stdlib")), f"python-{version}-stdlib", shown, Fields(), label)
 
 
 class Documents:
