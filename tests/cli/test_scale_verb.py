@@ -41,8 +41,9 @@ def test_a_ladder_from_question_to_page(scale, pool, command, tmp_path):
         assert words in answer.out
     page = (tmp_path / "ladder" / "report.html").read_text()
     assert not re.search(r"(?:src|href)=\"https?:", page)
-    for words in ("Pareto frontiers", "Every rung", "The rule of each arm", "by 4x at most", "Caveats"):
+    for words in ("Pareto frontiers", "Every rung", "The rule of each arm", "dashed: beyond the runs, by 4x at most"):
         assert words in page
+    assert "windtunnel ablate ngpt" in page
     fits = command("fit", tmp_path / "ladder", "--json").json
     assert fits["multipliers"]["ngpt"]["at"]["largest"]["value"] == pytest.approx(1.4, rel=0.05)
     again = command("report", tmp_path / "ladder", "--json")

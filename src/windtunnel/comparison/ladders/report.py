@@ -143,7 +143,7 @@ def _caveats(results: Mapping[str, Any]) -> Section:
     sentences = [
         f"Bodies of {bodies[0]} to {bodies[-1]} parameters on one corpus: gains of small models often fade in larger "
         "ones, and no curve here is drawn beyond 4x the largest compute.",
-        f"The longest run reads its text {longest / results['data']['train_tokens']:.1f} times.",
+        f"The longest run reads its text {longest / results['data']['train_tokens']:.2g} times.",
         f"Losses are at a context of {settings['context']} tokens; nothing here tells about longer ones.",
         f"Every run takes {settings['batch_size']} sequences a step; another batch may suit another arm better.",
         "Compute is counted by the ledger; how long an arm takes for it is for `windtunnel compare` to say.",
