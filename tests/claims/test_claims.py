@@ -134,6 +134,21 @@ def test_a_bound_is_evidence_and_a_capped_verdict_is_not():
     assert unknown.doubts == ("no bound on the speedup",)
 
 
+def test_an_interval_that_its_study_calls_inconclusive_reaches_one():
+    """Of three arms at once nGPT's gain on code is not told from none, though its own 95 % interval is above 1."""
+    (filed,) = [one for one in read_filed(RESULTS) if one.name == "2026-11-24-standard-code.json"]
+    comparison = next(each for each in filed.content["comparisons"] if each["variant"] == "ngpt")
+    assert comparison["verdict"] == "inconclusive"
+    assert comparison["s_tok"]["ci95"][0] > 1
+    (one,) = speedup("ngpt", "llama")(filed)
+    assert (one.low, one.high) == (1.0, comparison["s_tok"]["ci95"][1])
+    gain = Figure(text="above 1x", low=1.0, nothing=1.0)
+    assert judge(claim(gain), one)[0] == "cannot tell at this size"
+    comparison["tracks"]["iso_token"] = "wins, small"
+    (one,) = speedup("ngpt", "llama")(filed)
+    assert judge(claim(gain), one)[0] == "agrees"
+
+
 def test_published_utilisations_are_the_planners():
     filed = Filed("plan.json", {"cases": [case.to_json() for case in cases()]})
     (one,) = utilisation("PaLM 540B: HFU")(filed)

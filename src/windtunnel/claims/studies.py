@@ -6,28 +6,32 @@ from typing import Any
 
 from windtunnel.claims.claim import Evidence
 from windtunnel.claims.filed import Filed
-from windtunnel.comparison.verdict import NO_VERDICT, PRELIMINARY
+from windtunnel.comparison.headline import NAMES
+from windtunnel.comparison.verdict import INCONCLUSIVE, NO_VERDICT, PRELIMINARY
 from windtunnel.report.figures import counted
 
 Reader = Callable[[Filed], Iterator[Evidence]]
 Where = Callable[[Mapping[str, Any]], bool]
 
 
-def speedup(variant: str, baseline: str, track: str = "s_tok", where: Where = lambda settings: True) -> Reader:
-    """Reads how many times fewer tokens (`s_flop`: FLOPs, `s_time`: seconds) a recipe needs than another.
+def speedup(variant: str, baseline: str, track: str = "iso_token", where: Where = lambda settings: True) -> Reader:
+    """Reads how many times fewer tokens (`iso_flop`: FLOPs, `iso_time`: seconds) a recipe needs than another.
 
-    where: which settings of a study make it a counterpart.
+    where: which settings of a study make it a counterpart. A study's verdict allows for all its arms at once, the 95 %
+    interval of one speedup does not: where the verdict is inconclusive the interval that is judged reaches 1.
     """
 
     def read(filed: Filed) -> Iterator[Evidence]:
         for one in compared(filed, variant, baseline):
             if where(filed.content["settings"]):
-                low, high = (end for end in one[track]["ci95"])
+                ours = one[NAMES[track]]
+                low, high = ours["ci95"]
+                reach = [1.0] if one["tracks"].get(track) == INCONCLUSIVE else []
                 yield Evidence(
-                    value=one[track]["value"],
-                    low=0.0 if low is None else low,
-                    high=math.inf if high is None else high,
-                    shown=f"{one[track]['text']} (Δ {one['delta_nats']:+.3f} nats)",
+                    value=ours["value"],
+                    low=min([0.0 if low is None else low, *reach]),
+                    high=max([math.inf if high is None else high, *reach]),
+                    shown=f"{ours['text']} (Δ {one['delta_nats']:+.3f} nats)",
                     setting=setting(filed, one),
                     grade=one["grade"],
                     doubts=doubts(one) + _unbounded(low, high),
