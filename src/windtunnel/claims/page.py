@@ -21,7 +21,7 @@ is right. Sizes here are thousands of times smaller than the papers', budgets to
 |---|---|
 | agrees | our 95 % interval reaches the published figure and leaves out what there would be without the effect |
 | disagrees | our interval does not reach the published figure: too little, nothing, the opposite, or too much |
-| cannot tell at this size | it holds both, or its study is inconclusive over all its arms at once, or the result carries no claim of its own (one seed, an untuned arm) |
+| cannot tell at this size | it holds both, its study is inconclusive, or it carries no claim (one seed, untuned arm) |
 | floor | the baseline did not learn the task, so that there is nothing to compare |
 | not run | no filed result is a counterpart; the command makes one |
 """
