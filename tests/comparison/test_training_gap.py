@@ -58,15 +58,24 @@ def test_a_study_reports_the_gap_of_every_arm(finished):
     assert "gap to training" in render_report(results)
 
 
-@pytest.mark.parametrize(("gap", "said"), [([0.31, 0.30], True), ([0.31, -0.20], False)])
-def test_an_arm_that_knows_its_training_text_better_is_named(finished, gap, said):
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        ([0.31, 0.30], "farther from its training loss than llama's, by 0.2050 nats ["),
+        ([-0.11, -0.10], "nearer to its training loss than llama's, by 0.2050 nats ["),
+        ([0.31, -0.20], None),
+    ],
+)
+def test_an_arm_whose_gap_differs_is_named(finished, gap, said):
     _, study, results = finished
     several = copy.deepcopy(results)
     for label, seeds in (("llama", [0.1, 0.1]), ("palm", gap)):
         several["arms"][label]["training_gap"] = {"seeds": seeds}
-    again = replace(study, data={**study.data, "epochs": 2.5})
-    found = [text for text in caveats(again, several) if "farther from its training loss" in text]
-    assert bool(found) == said
-    assert all(text.startswith("palm: ") and "+0.2050 nats" in text for text in found)
-    once = replace(study, data={**study.data, "epochs": 0.5})
-    assert not [text for text in caveats(once, several) if "farther from its training loss" in text]
+
+    def named(epochs):
+        again = replace(study, data={**study.data, "epochs": epochs})
+        return [text for text in caveats(again, several) if "its training loss than" in text]
+
+    assert len(named(2.5)) == (said is not None)
+    assert all(text.startswith("palm: ") and said in text for text in named(2.5))
+    assert not named(0.5)

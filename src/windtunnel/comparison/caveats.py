@@ -157,10 +157,11 @@ def _memory(study: Study, results: Mapping[str, Any]) -> list[str]:
             continue
         change = paired_interval(own, base)
         if 0 not in change:
+            where = "farther from" if change.value > 0 else "nearer to"
+            low, high = sorted((abs(change.low), abs(change.high)))
             found.append(
-                f"{arm.label}: its held-out loss is farther from its training loss than {study.baseline}'s, by "
-                f"{change.value:+.4f} nats [{change.low:+.4f}, {change.high:+.4f}]; on more text the two may compare "
-                "otherwise."
+                f"{arm.label}: its held-out loss is {where} its training loss than {study.baseline}'s, by "
+                f"{abs(change.value):.4f} nats [{low:.4f}, {high:.4f}]; on more text the two may compare otherwise."
             )
     return found
 
