@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import windtunnel as wt
+from tests.theirs import cache_name
 from windtunnel.interop.exporting import Export, export_run
 from windtunnel.interop.importing import CHECKPOINT, import_folder
 
 TOLERANCE = 1e-5  # of the largest logit, both in float32
 CHUNKS = (3, 1, 1, 6, 1, 9, 3)
-CACHE = "past_key_values"
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -35,14 +35,12 @@ def disturbed(model: nn.Module) -> nn.Module:
 def carried(
     theirs: Any,
     chunks: tuple[int, ...] = CHUNKS,
-    cache: str = CACHE,
     called: Callable[[Any], Any] = lambda model: model,
     tolerance: float = 0.0,
 ) -> dict[str, float]:
     """Logits and cached decoding within 1e-5, the same class and bits from the export; the largest differences.
 
-    chunks: what is decoded at once. cache: what theirs calls it. called: how theirs is called.
-    tolerance: for gains that are stored less one.
+    chunks: what is decoded at once. called: how theirs is called. tolerance: for gains that are stored less one.
     """
     theirs = disturbed(theirs)
     tokens = torch.randint(theirs.config.vocab_size, (2, sum(chunks)))
@@ -53,7 +51,7 @@ def carried(
         run = wt.load(place / "run")
         seen = {
             "logits": near(run.model(tokens).logits, theirs(tokens).logits),
-            "decoding": decoding(run.model, called(theirs), tokens, chunks, cache),
+            "decoding": decoding(run.model, called(theirs), tokens, chunks),
         }
         export = export_run(place / "run", place / "out", shard_bytes=20_000)
         back = AutoModelForCausalLM.from_pretrained(export.folder).eval()
@@ -81,9 +79,9 @@ def assert_same_again(run: Path, export: Export) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def decoding(ours: Any, theirs: Any, tokens: Tensor, chunks: tuple[int, ...], cache: str = CACHE) -> float:
+def decoding(ours: Any, theirs: Any, tokens: Tensor, chunks: tuple[int, ...]) -> float:
     """Both caches filled by chunks."""
-    state, past, errors = ours.initial_state(len(tokens)), None, []
+    state, past, errors, cache = ours.initial_state(len(tokens)), None, [], cache_name(theirs)
     for chunk in tokens.split(chunks, dim=1):
         out = ours(chunk, state=state)
         other = theirs(chunk, **{cache: past}, use_cache=True)

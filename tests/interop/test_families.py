@@ -31,6 +31,7 @@ from transformers import (
 
 from tests.interop.pairs import carried
 from tests.proof import Proof
+from tests.theirs import cache_name
 from windtunnel.errors import InputError
 from windtunnel.interop.importing import import_folder, read_config
 
@@ -110,12 +111,13 @@ class Placed:
     """RecurrentGemma told where each call begins, as its `generate` does, and with a cache that it does not return."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.seen, self.past = model, 0, DynamicCache(config=model.config)
+        self.model, self.forward = model, model.forward
+        self.seen, self.past = 0, {cache_name(model): DynamicCache(config=model.config)}
 
-    def __call__(self, tokens: torch.Tensor, past_key_values: Any, use_cache: bool) -> Any:
+    def __call__(self, tokens: torch.Tensor, use_cache: bool, **_: Any) -> Any:
         places = torch.arange(self.seen, self.seen + tokens.shape[1])[None]
         self.seen += tokens.shape[1]
-        return self.model(tokens, position_ids=places, past_key_values=self.past, use_cache=use_cache)
+        return self.model(tokens, position_ids=places, **self.past, use_cache=use_cache)
 
 
 @pytest.mark.parametrize("make", [gpt2, gptj, neox, cohere, mpt, mixtral, diff_llama])
@@ -154,7 +156,7 @@ def test_gains_less_one_stay_wide(tmp_path: Path) -> None:
 
 
 def test_mamba(proof: Proof) -> None:
-    seen = carried(mamba(), LATER, "cache_params")
+    seen = carried(mamba(), LATER)
     proof("import and export of mamba", "transformers `MambaForCausalLM`, float32", **seen)
 
 
@@ -220,4 +222,4 @@ def test_odd_diff_llama(heads: tuple[int, int], tied: bool) -> None:
 @given(st.sampled_from([1, 2, 3]), st.sampled_from([2, 4]), st.sampled_from(["auto", 1, 3]), st.booleans())
 def test_odd_mamba(expand: int, taps: int, rank: Any, tied: bool) -> None:
     model = mamba(expand=expand, conv_kernel=taps, time_step_rank=rank, tie_word_embeddings=tied)
-    carried(model, LATER, "cache_params")
+    carried(model, LATER)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from tests.recipes.cases import tokens_for
+from tests.theirs import cache_name
 from windtunnel.model import LanguageModelLayer
 
 # Relative to the largest entry. In float64, where transformers still rotates and takes softmaxes in float32.
@@ -48,16 +49,18 @@ def agree(
 
 
 @torch.no_grad()
-def decode_alike(ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped) -> dict[str, float]:
+def decode_alike(
+    ours: LanguageModelLayer, theirs: nn.Module, mapped: Mapped, chunks: tuple[int, ...] = CHUNKS
+) -> dict[str, float]:
     """Both caches, filled by chunks, give the same logits; returns the largest difference as `agree` does."""
     theirs = theirs.to(torch.float64).eval()
     theirs.load_state_dict(mapped(dict(ours.named_parameters())), strict=False)
-    tokens = tokens_for(ours.spec, batch=2, length=sum(CHUNKS))
-    state, cache, errors = ours.initial_state(2), None, []
-    for chunk in tokens.split(CHUNKS, dim=1):
+    tokens = tokens_for(ours.spec, batch=2, length=sum(chunks))
+    state, past, errors, cache = ours.initial_state(2), None, [], cache_name(theirs)
+    for chunk in tokens.split(chunks, dim=1):
         out = ours(chunk, state=state)
-        other = theirs(chunk, past_key_values=cache, use_cache=True)
-        state, cache = out.state, other.past_key_values
+        other = theirs(chunk, **{cache: past}, use_cache=True)
+        state, past = out.state, getattr(other, cache)
         errors.append(near(out.logits, other.logits, VALUES, "logits"))
     return {"decoding": max(errors)}
 

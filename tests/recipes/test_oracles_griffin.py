@@ -14,6 +14,7 @@ from transformers import DynamicCache, RecurrentGemmaConfig, RecurrentGemmaForCa
 from tests.proof import Proof
 from tests.recipes.cases import disturbed, spec_of, tokens_for
 from tests.recipes.oracle import VALUES, Weights, agree, near, renamed
+from tests.theirs import cache_name
 from windtunnel import build
 from windtunnel.embedding import Embedding, Head
 from windtunnel.mixers import Attention, Recurrent
@@ -117,11 +118,12 @@ def test_cached_decoding(case: str, proof: Proof) -> None:
     other = theirs(model.spec).to(torch.float64).eval()
     other.load_state_dict(mapped(dict(model.named_parameters())), strict=False)
     tokens = tokens_for(model.spec, batch=2, length=24)
-    state, cache, errors = model.initial_state(2), DynamicCache(config=other.config), []
+    state, errors = model.initial_state(2), []
+    cache = {cache_name(other): DynamicCache(config=other.config)}
     for chunk in tokens.split([5] + [1] * 19, dim=1):
         position = torch.arange(state.position, state.position + chunk.shape[1])[None]
         out = model(chunk, state=state)
-        found = other(chunk, position_ids=position, past_key_values=cache, use_cache=True)
+        found = other(chunk, position_ids=position, **cache, use_cache=True)
         state = out.state
         errors.append(near(out.logits, found.logits, VALUES, "logits"))
     proof(case, "transformers RecurrentGemmaForCausalLM", decoding=max(errors))

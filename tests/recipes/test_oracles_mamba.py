@@ -11,13 +11,13 @@ from transformers import MambaConfig, MambaForCausalLM
 
 import windtunnel as wt
 from tests.proof import Proof
-from tests.recipes.cases import model_of, tokens_for
-from tests.recipes.oracle import VALUES, Weights, agree, near, renamed
+from tests.recipes.cases import model_of
+from tests.recipes.oracle import Weights, agree, decode_alike, renamed
 from windtunnel.init import roles
 from windtunnel.layer import Context
 from windtunnel.mixers import Mamba
 from windtunnel.mixers.mamba import MambaLayer
-from windtunnel.model import LanguageModel, LanguageModelLayer
+from windtunnel.model import LanguageModel
 from windtunnel.training.optimisers.groups import parameter_groups
 
 NAMES = {
@@ -74,20 +74,8 @@ def mapped(weights: Weights) -> dict[str, Tensor]:
 def test_values_gradients_and_cached_decoding(settings: dict[str, Any], proof: Proof) -> None:
     ours = model_of("mamba", dtype=torch.float64, **settings)
     other = theirs(ours.spec)
-    proof("mamba", "transformers MambaForCausalLM", **agree(ours, other, mapped), decoding=decoded(ours, other))
-
-
-@torch.no_grad()
-def decoded(ours: LanguageModelLayer, other: MambaForCausalLM) -> float:
-    """The largest difference of both caches' logits, a prompt and then token by token."""
-    other.load_state_dict(mapped(dict(ours.named_parameters())), strict=False)
-    tokens = tokens_for(ours.spec, length=sum(CHUNKS))
-    state, cache, errors = ours.initial_state(2), None, []
-    for chunk in tokens.split(CHUNKS, dim=1):
-        out, expected = ours(chunk, state=state), other(chunk, cache_params=cache, use_cache=True)
-        state, cache = out.state, expected.cache_params
-        errors.append(near(out.logits, expected.logits, VALUES, "logits"))
-    return max(errors)
+    seen = agree(ours, other, mapped) | decode_alike(ours, other, mapped, CHUNKS)
+    proof("mamba", "transformers MambaForCausalLM", **seen)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@
 No code is loaded from a folder: its spec is rebuilt from the parts that Windtunnel has.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from windtunnel.errors import InputError
 from windtunnel.root import ModelState
 from windtunnel.spec import from_json
 
+# What transformers calls the state of a call; renamed in 5.24.
+CACHE = "cache" if "cache" in {one.name for one in fields(CausalLMOutputWithPast)} else "past_key_values"
+
 
 class WindtunnelConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """A spec, and what generation asks of any model."""
 
     model_type = "windtunnel"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - transformers' own spelling
+    keys_to_ignore_at_inference = [CACHE]  # noqa: RUF012 - transformers' own spelling
 
     spec: dict[str, Any] | None = None
     vocab_size: int = 0
@@ -38,6 +42,8 @@ class States:
     """Transformers' cache: the state of a call, kept for the next one."""
 
     is_compileable = False
+    is_croppable = False
+    is_linear = (False,)  # by layer: it knows how many tokens it has seen, so that a call is given only the later ones
 
     def __init__(self) -> None:
         self.state: ModelState | None = None
@@ -54,7 +60,7 @@ class States:
 
 
 class WindtunnelForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
-    """Any language model of Windtunnel; `past_key_values` is a `States`, with what each mixer carries."""
+    """Any language model of Windtunnel; its cache is a `States`, with what each mixer carries."""
 
     config_class = WindtunnelConfig
     base_model_prefix = "model"
@@ -82,8 +88,8 @@ class WindtunnelForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[n
     def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = States()
+        if generation_config.use_cache and model_kwargs.get(CACHE) is None:
+            model_kwargs[CACHE] = States()
 
     def forward(
         self,
@@ -94,26 +100,30 @@ class WindtunnelForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[n
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         return_dict: bool | None = None,
+        cache: States | None = None,
         **_: Any,
     ) -> Any:
         """Logits [b t v]; with `labels` [b t], the mean cross-entropy of each next token too (-100 counts nothing).
 
+        The states of earlier tokens come as `cache` or, its name before transformers 5.24, as `past_key_values`.
         Rows must be without padding before their text; padding after it changes nothing there.
         """
         _refuse_left_padding(attention_mask)
-        if use_cache and past_key_values is None:
-            past_key_values = States()
+        states = past_key_values if cache is None else cache
+        if use_cache and states is None:
+            states = States()
         state = None
-        if past_key_values is not None:
-            state = past_key_values.state or self.model.initial_state(len(input_ids))
+        if states is not None:
+            state = states.state or self.model.initial_state(len(input_ids))
         out = self.model(input_ids, state=state)
-        if past_key_values is not None:
-            past_key_values.state = out.state
+        if states is not None:
+            states.state = out.state
         loss = None
         if labels is not None:
             loss = F.cross_entropy(out.logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         logits = out.logits[:, -logits_to_keep:] if logits_to_keep else out.logits
-        found = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
+        carried: dict[str, Any] = {CACHE: states}
+        found = CausalLMOutputWithPast(loss=loss, logits=logits, **carried)
         return found if return_dict is not False else found.to_tuple()
 
 
