@@ -116,6 +116,16 @@ def test_progress_of_a_run(
     assert 0 < last.utilisation < 1
 
 
+def test_a_run_shorter_than_the_time_between_reports_tells_its_end(
+    dataset: Dataset, make_spec: Any, make_settings: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("windtunnel.training.session._REPORT_SECONDS", float("inf"))
+    seen: list[Progress] = []
+    settings = make_settings(horizons=(0.5, 1.0), evaluation_tokens=64)
+    train(make_spec(), settings, dataset, tmp_path / "run", ONE_THREAD, progress=seen.append, events=False)
+    assert [(progress.tokens, progress.total) for progress in seen] == [(64 * 44, 64 * 44)]
+
+
 def test_figures_read_well() -> None:
     progress = Progress(500, 1000, 3.14159, 12345.6, 0.411, 200.0, None)
     assert figures(progress) == "50 % · loss 3.142 · 12,346 tokens/s · MFU 41 % · 3 min 20 s left"

@@ -155,7 +155,8 @@ class Session:
             self._fetch()
         if boundary and not self._rewind(segment):
             self.diverged = self.state.watch.judge()
-        if self.options.report is not None and now - self._reported_at > _REPORT_SECONDS:
+        last = segment is self.plan[-1] and self.state.step == segment.stop
+        if self.options.report is not None and (last or now - self._reported_at > _REPORT_SECONDS):
             self._report(segment, self.options.report)
 
     def _row(self, segment: Segment, rate: float) -> dict[str, Any]:
