@@ -263,12 +263,13 @@ def figures(results):
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_gives_the_same_figures(corpus, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
     subprocess.run(command(corpus, whole), check=True, stdout=subprocess.DEVNULL)
-    kills, draw = 0, random.Random(0)
+    kills, draw, lasts = 0, random.Random(0), time.monotonic() - began
     while not (killed / "results.json").exists():
         process = subprocess.Popen(command(corpus, killed), stdout=subprocess.DEVNULL, start_new_session=True)
         try:
-            process.wait(timeout=draw.uniform(8, 20) if kills < 5 else None)
+            process.wait(timeout=draw.uniform(0.3, 0.6) * lasts if kills < 5 else None)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()

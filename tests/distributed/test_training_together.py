@@ -34,7 +34,8 @@ CURVE = 2e-5  # losses over 40 steps, in nats
 WEIGHTS = 1e-4  # after 40 steps
 
 # What goes through sums over parts of a tensor or of a batch, and so could be wrong without a word. Some weights of
-# experts have gradients that are zero but for rounding, of which Adam would make whole steps: its eps is above that.
+# experts and all biases of keys have gradients that are zero but for rounding, of which Adam would make whole steps:
+# its eps is above that.
 CASES: dict[str, dict[str, Any]] = {
     "clipping, z-loss, unequal masks": {"recipe": "palm"},
     "one micro-batch": {"recipe": "llama", "accumulation": 1},
@@ -43,7 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "projection on the sphere": {"recipe": "ngpt", "clip": None},
     "experts": {"recipe": "mixtral", "accumulation": 4, "eps": 1e-5},
     "experts with capacity and noise": {"recipe": "switch", "accumulation": 4, "eps": 1e-5},
-    "biases": {"recipe": "gpt3", "optimiser": "adam"},
+    "biases": {"recipe": "gpt3", "optimiser": "adam", "eps": 1e-5},
     "recomputed activations": {"recipe": "palm", "recompute": True},
     "sizes that do not divide": {"recipe": "llama", "sizes": {"width": 18, "heads": 3, "hidden": 35, "vocab": 67}},
 }

@@ -50,7 +50,7 @@ def _show(screen: Screen, results: dict[str, Any], folder: Path, out: Path | Non
         for table in tables(document):
             screen.say(table.caption, style="bold")
             screen.say(table.rich(padding=(0, 1)))
-        screen.say(f"report: {page}")
+        screen.say(f"report: {page}", whole=True)
 
 
 def show_plan(request: LadderRequest, as_json: bool) -> None:

@@ -35,13 +35,13 @@ class Screen:
         self.as_json, self.silent = as_json, silent
         self._console: Console | None = None
 
-    def say(self, *things: Any, style: str | None = None) -> None:
-        """Print text (taken literally, no markup) or renderables."""
+    def say(self, *things: Any, style: str | None = None, whole: bool = False) -> None:
+        """Print text (taken literally, no markup) or renderables; a `whole` line is not broken (paths)."""
         if self.silent:
             return
         if self._console is None:
             self._console = console(stderr=self.as_json)
-        self._console.print(*things, style=style, markup=False)
+        self._console.print(*things, style=style, markup=False, soft_wrap=whole)
 
     def finish(self, result: dict[str, Any], *things: Any) -> None:
         """The outcome: `result` as JSON, or `things` for people."""

@@ -128,7 +128,7 @@ def show_results(screen: Screen, results: dict[str, Any], page: Path) -> None:
     """The table and where the page is, or everything as JSON."""
     screen.finish({**results, "report": str(page)}, terminal_table(results))
     if not screen.as_json:
-        screen.say(f"report: {page}")
+        screen.say(f"report: {page}", whole=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from windtunnel.inference.generate import AtLimit, Drafting, Figures, Generation
 from windtunnel.inference.request import Piece, Request
 from windtunnel.inference.sampling import Sampling
 from windtunnel.runs import Run
+from windtunnel.training.interruption import noted_signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +55,24 @@ def _say(words: str) -> None:
 
 
 def write(asked: Asked, prompt: str | bytes) -> bool:
-    """Print what follows a prompt; False if Ctrl-C ended it, after what there was until then."""
+    """Print what follows a prompt; False if Ctrl-C ended it, after what there was until then.
+
+    The first Ctrl-C is noted and acted upon after the token at work, since an exception raised there may be swallowed
+    by what happens to run; a second one interrupts a long prompt.
+    """
     generation = asked.begin(prompt)
     sheet = _Sheet(asked.samples, silent=asked.as_json)
     finished = True
-    try:
-        for piece in generation:
-            sheet.add(piece)
-    except KeyboardInterrupt:
-        finished = False
-        for piece in generation.cancel():
-            sheet.add(piece)
+    with noted_signals() as signals:
+        try:
+            for piece in generation:
+                sheet.add(piece)
+                if signals.received is not None:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            finished = False
+            for piece in generation.cancel():
+                sheet.add(piece)
     if asked.as_json:
         write_json(_record(asked, sheet, generation.figures))
     else:

@@ -195,7 +195,10 @@ def _outward(done: Sequence[Trial], rule: TuningRule) -> float | None:
 
 
 def _parabola(done: Sequence[Trial], best: Trial, rule: TuningRule) -> tuple[float | None, float | None]:
-    """Curvature (nats per squared octave) and vertex of the least-squares parabola around the best trial."""
+    """Curvature (nats per squared octave) and vertex of the least-squares parabola around the best trial.
+
+    A parabola that is a line but for rounding has its vertex anywhere; it is brought to within a step of the best.
+    """
     near = [
         trial
         for trial in done
@@ -207,4 +210,5 @@ def _parabola(done: Sequence[Trial], best: Trial, rule: TuningRule) -> tuple[flo
     second, first, _ = np.polyfit(positions, [rule.score(trial) for trial in near], 2)
     if second <= 0:
         return float(second), None
-    return float(second), best.lr * 2.0 ** float(-first / (2 * second))
+    step = math.log2(rule.ratio)
+    return float(second), best.lr * 2.0 ** float(np.clip(-first / (2 * second), -step, step))
